@@ -1,0 +1,85 @@
+# certwright: `make deps` installs what is needed, `make` builds ./certwright,
+# `make demo` shows the whole workflow on real servers, `make test` tests it.
+
+VERSION = 0.1.0
+PREFIX = /usr/local
+DESTDIR =
+CC = gcc
+CFLAGS = -O2 -g
+BUILD = build
+PROGRAM = certwright
+
+# What the program is made of, what demo and tests run against.
+DEPS = gcc make pkg-config liblua5.4-dev libssl-dev libsqlite3-dev \
+  lua-filesystem lua-argparse lua-dkjson
+SERVERS = nginx-light postfix dovecot-imapd dovecot-pop3d openssl hostname
+TESTING = lua5.4 lua-busted lua-check clang-format socat strace
+
+LIBRARIES = lua5.4 openssl sqlite3
+SEARCH_PATH = /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+LOCALE = C.UTF-8
+
+WARN = -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion \
+  -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 \
+  -Wvla -Wwrite-strings
+HARDEN = -fPIE -fstack-protector-strong $(if $(findstring -O,$(CFLAGS)),-D_FORTIFY_SOURCE=2)
+DEFINES = -D_GNU_SOURCE -DVERSION='"$(VERSION)"' \
+  -DLUA_CMODULES='"/usr/lib/$(shell $(CC) -print-multiarch)/lua/5.4"' \
+  -DSEARCH_PATH='"$(SEARCH_PATH)"' -DLOCALE='"$(LOCALE)"'
+OBJECTS = $(patsubst core/%.c,$(BUILD)/%.o,$(wildcard core/*.c))
+SHARE = $(DESTDIR)$(PREFIX)/share/certwright
+
+$(PROGRAM): $(OBJECTS)
+	$(CC) $(CFLAGS) -pie -Wl,--as-needed -Wl,-z,relro -Wl,-E -o $@ $(OBJECTS) \
+	  $(LDFLAGS) $$(pkg-config --libs $(LIBRARIES)) -lm
+
+$(BUILD)/%.o: core/%.c Makefile | $(BUILD)/libraries
+	$(CC) $(CFLAGS) $(WARN) $(HARDEN) $(DEFINES) \
+	  $$(pkg-config --cflags $(LIBRARIES)) -MMD -c -o $@ $<
+
+# A missing library is named, with what installs it.
+$(BUILD)/libraries:
+	@mkdir -p $(BUILD)
+	@pkg-config --print-errors --exists $(LIBRARIES) || \
+	  { echo "certwright: a package is missing (see above): run 'make deps'" >&2; exit 1; }
+	@touch $@
+
+deps:
+	@sh tests/install-packages $(DEPS)
+
+deps-demo:
+	@sh tests/install-packages $(DEPS) $(SERVERS)
+
+deps-test:
+	@sh tests/install-packages $(DEPS) $(SERVERS) $(TESTING)
+
+demo: deps-demo
+	@$(MAKE) --no-print-directory $(PROGRAM)
+	@./$(PROGRAM) tests/demo.lua
+
+test: deps-test
+	@$(MAKE) --no-print-directory $(PROGRAM)
+	@$(MAKE) --no-print-directory check
+	@./$(PROGRAM) tests/run.lua
+
+# Form and lint.
+check:
+	@clang-format --dry-run --Werror core/*.c core/*.h
+	@luacheck --quiet lua scripts tests
+	@tests/layers
+
+install: $(PROGRAM)
+	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)
+	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/certwright
+	cp -R lua scripts $(SHARE)/
+	chmod -R u=rwX,go=rX $(SHARE)
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/certwright
+	rm -rf $(SHARE)
+
+clean:
+	rm -rf $(BUILD) $(PROGRAM)
+
+-include $(OBJECTS:.o=.d)
+.PHONY: deps deps-demo deps-test demo test check install uninstall clean

@@ -1,0 +1,195 @@
+/*
+ * core.c: failures, text and types that every C file of certwright uses.
+ *
+ * Nothing here knows what a certificate is for.
+ */
+#include "core.h"
+
+#include <errno.h>
+#include <openssl/asn1.h>
+#include <openssl/err.h>
+#include <stdarg.h>
+#include <string.h>
+#include <time.h>
+
+int core_fail(lua_State *L, const char *code, const char *format, ...) {
+  va_list arguments;
+  lua_pushnil(L);
+  va_start(arguments, format);
+  lua_pushvfstring(L, format, arguments);
+  va_end(arguments);
+  lua_pushstring(L, code);
+  return 3;
+}
+
+static const char *errno_code(int error) {
+  switch (error) {
+  case ENOENT:
+  case ENOTDIR:
+    return "missing";
+  case EACCES:
+  case EPERM:
+    return "denied";
+  case EEXIST:
+    return "exists";
+  case EAGAIN:
+  case EBUSY:
+    return "busy";
+  case ETIMEDOUT:
+    return "timeout";
+  default:
+    return "io";
+  }
+}
+
+int core_fail_errno(lua_State *L, int error, const char *verb,
+                    const char *object) {
+  return core_fail(L, errno_code(error), "cannot %s '%s': %s", verb, object,
+                   strerror(error));
+}
+
+const char *core_reason(void) {
+  unsigned long error = ERR_get_error();
+  const char *reason = NULL;
+  ERR_clear_error();
+  if (ERR_SYSTEM_ERROR(error))
+    reason = strerror(ERR_GET_REASON(error));
+  else if (error != 0)
+    reason = ERR_reason_error_string(error);
+  return reason != NULL ? reason : "no reason given";
+}
+
+/* Length of the well-formed UTF-8 sequence at s (RFC 3629, section 4), or 0. */
+static size_t sequence(const unsigned char *s, size_t left) {
+  size_t length, i;
+  if (s[0] < 0x80)
+    return 1;
+  if (s[0] < 0xC2 || s[0] > 0xF4)
+    return 0;
+  length = s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : 4;
+  if (left < length)
+    return 0;
+  if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F) ||
+      (s[0] == 0xF0 && s[1] < 0x90) || (s[0] == 0xF4 && s[1] > 0x8F))
+    return 0;
+  for (i = 1; i < length; i++)
+    if ((s[i] & 0xC0) != 0x80)
+      return 0;
+  return length;
+}
+
+void core_pushtext(lua_State *L, const char *bytes, size_t length) {
+  const unsigned char *s = (const unsigned char *)bytes;
+  luaL_Buffer buffer;
+  luaL_buffinit(L, &buffer);
+  while (length > 0) {
+    size_t n = sequence(s, length);
+    if (n > 0)
+      luaL_addlstring(&buffer, (const char *)s, n);
+    else
+      luaL_addlstring(&buffer, "\xEF\xBF\xBD", 3);
+    n = n > 0 ? n : 1;
+    s += n;
+    length -= n;
+  }
+  luaL_pushresult(&buffer);
+}
+
+void core_pushhex(lua_State *L, const unsigned char *bytes, size_t length) {
+  static const char digits[] = "0123456789abcdef";
+  luaL_Buffer buffer;
+  char *out = luaL_buffinitsize(L, &buffer, 2 * length);
+  size_t i;
+  for (i = 0; i < length; i++) {
+    out[2 * i] = digits[bytes[i] >> 4];
+    out[2 * i + 1] = digits[bytes[i] & 15];
+  }
+  luaL_pushresultsize(&buffer, 2 * length);
+}
+
+void core_push_pem(lua_State *L, const char *kind, const unsigned char *der,
+                   size_t length) {
+  char line[65];
+  luaL_Buffer buffer;
+  luaL_buffinit(L, &buffer);
+  luaL_addstring(&buffer, "-----BEGIN ");
+  luaL_addstring(&buffer, kind);
+  luaL_addstring(&buffer, "-----\n");
+  while (length > 0) {
+    size_t n = length < 48 ? length : 48;
+    EVP_EncodeBlock((unsigned char *)line, der, (int)n);
+    luaL_addstring(&buffer, line);
+    luaL_addchar(&buffer, '\n');
+    der += n;
+    length -= n;
+  }
+  luaL_addstring(&buffer, "-----END ");
+  luaL_addstring(&buffer, kind);
+  luaL_addstring(&buffer, "-----\n");
+  luaL_pushresult(&buffer);
+}
+
+const char *core_skip_mark(const char *bytes, size_t *length) {
+  if (*length < 3 || memcmp(bytes, "\xEF\xBB\xBF", 3) != 0)
+    return bytes;
+  *length -= 3;
+  return bytes + 3;
+}
+
+bool core_time(const ASN1_TIME *time, lua_Integer *seconds) {
+  struct tm parts;
+  if (time == NULL || ASN1_TIME_to_tm(time, &parts) != 1)
+    return false;
+  *seconds = (lua_Integer)timegm(&parts);
+  return true;
+}
+
+static int l_release(lua_State *L) {
+  core_release(lua_touserdata(L, 1));
+  return 0;
+}
+
+core_holder *core_push_holder(lua_State *L, void (*release)(void *value)) {
+  static const luaL_Reg metamethods[] = {
+      {"__gc", l_release}, {"__close", l_release}, {NULL, NULL}};
+  core_holder *holder = lua_newuserdatauv(L, sizeof *holder, 0);
+  holder->value = NULL;
+  holder->release = release;
+  if (luaL_newmetatable(L, "core.holder"))
+    luaL_setfuncs(L, metamethods, 0);
+  lua_setmetatable(L, -2);
+  return holder;
+}
+
+void core_release(core_holder *holder) {
+  if (holder->value != NULL)
+    holder->release(holder->value);
+  holder->value = NULL;
+}
+
+void core_type(lua_State *L, const char *name, const luaL_Reg *methods,
+               const luaL_Reg *metamethods) {
+  luaL_newmetatable(L, name);
+  luaL_setfuncs(L, metamethods, 0);
+  lua_newtable(L);
+  luaL_setfuncs(L, methods, 0);
+  lua_setfield(L, -2, "__index");
+  lua_pop(L, 1);
+}
+
+void core_check_fields(lua_State *L, int index, const char *const names[]) {
+  index = lua_absindex(L, index);
+  luaL_checktype(L, index, LUA_TTABLE);
+  for (lua_pushnil(L); lua_next(L, index) != 0; lua_pop(L, 1)) {
+    size_t i;
+    if (lua_type(L, -2) != LUA_TSTRING)
+      luaL_argerror(L, index, "a field has no name");
+    for (i = 0; names[i] != NULL; i++)
+      if (strcmp(names[i], lua_tostring(L, -2)) == 0)
+        break;
+    if (names[i] == NULL)
+      luaL_argerror(L, index,
+                    lua_pushfstring(L, "unknown field '%s'",
+                                    lua_tostring(L, -2)));
+  }
+}

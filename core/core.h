@@ -1,0 +1,219 @@
+/*
+ * core.h: what the C files of certwright share.
+ *
+ * Every primitive fails in one shape, `nil, message, code` (core_fail), hands
+ * over valid UTF-8 only (core_pushtext), and keeps what it owns in a userdata
+ * box whose __gc and __close free it.  The types below are the boxes that
+ * cross from one file to another.
+ */
+#ifndef CORE_H
+#define CORE_H
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <openssl/evp.h>
+#include <openssl/x509.h>
+#include <openssl/x509v3.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+/* core.c: failures and text */
+
+/* Pushes nil, message, code and returns 3. */
+int core_fail(lua_State *L, const char *code, const char *format, ...);
+
+/* "cannot VERB 'OBJECT': REASON", the code taken from errno. */
+int core_fail_errno(lua_State *L, int error, const char *verb,
+                    const char *object);
+
+/* The first reason in OpenSSL's queue, which it empties; never NULL. */
+const char *core_reason(void);
+
+/* Pushes bytes as valid UTF-8: what is none becomes U+FFFD. */
+void core_pushtext(lua_State *L, const char *bytes, size_t length);
+
+/* Pushes bytes as lower-case hexadecimal digits. */
+void core_pushhex(lua_State *L, const unsigned char *bytes, size_t length);
+
+/* Seconds since 1970 UTC of an ASN.1 time; false when it is none. */
+bool core_time(const ASN1_TIME *time, lua_Integer *seconds);
+
+/* Pushes DER as a PEM block of this kind (RFC 7468). */
+void core_push_pem(lua_State *L, const char *kind, const unsigned char *der,
+                   size_t length);
+
+/* Past the byte order mark that editors put before a PEM text. */
+const char *core_skip_mark(const char *bytes, size_t *length);
+
+/* Scratch of OpenSSL's that must live across calls of Lua: the box frees it,
+ * core_release at once. */
+typedef struct {
+  void *value;
+  void (*release)(void *value);
+} core_holder;
+core_holder *core_push_holder(lua_State *L, void (*release)(void *value));
+void core_release(core_holder *holder);
+
+/* Makes the metatable of a type: methods as __index, then metamethods. */
+void core_type(lua_State *L, const char *name, const luaL_Reg *methods,
+               const luaL_Reg *metamethods);
+
+/* Raises unless the table at index has no other keys than these. */
+void core_check_fields(lua_State *L, int index, const char *const names[]);
+
+/* key.c */
+#define CORE_KEY "core.key"
+EVP_PKEY **core_key_new(lua_State *L); /* pushes an empty box */
+EVP_PKEY *core_key_check(lua_State *L, int index);
+EVP_PKEY *core_key_test(lua_State *L, int index); /* NULL: no key */
+/* The digest to sign with, NULL for keys that take none; false: unknown. */
+bool core_key_digest(EVP_PKEY *key, const char *name, const EVP_MD **digest);
+
+/* keyfile.c */
+typedef struct {
+  const char *bytes; /* NULL: none was given */
+  size_t length;
+  bool asked;       /* set when something was encrypted */
+  bool unsupported; /* set when it was in a way unknown to OpenSSL */
+} core_secret;
+
+typedef struct {
+  const char *code;
+  const char *reason;
+} core_failure;
+
+/* A private key from PEM or DER, to be freed; or NULL and why. */
+EVP_PKEY *core_key_read(const char *bytes, size_t length, core_secret *secret,
+                        core_failure *why);
+/* The same from a file: 0, with a key or why there is none, or an errno value;
+ * EINVAL: not a regular file. */
+int core_key_open(const char *path, core_secret *secret, EVP_PKEY **key,
+                  core_failure *why);
+/* Writes the PKCS #8 PEM to a descriptor, or encrypted to a new file of mode
+ * 0600; 0, or an errno value (EINVAL: OpenSSL cannot encode the key). */
+int core_key_write(int descriptor, EVP_PKEY *key);
+int core_key_save(const char *path, EVP_PKEY *key, const core_secret *secret);
+
+/* spki.c: the public half of a key */
+
+/* Puts key's public half into public_key; false where only OpenSSL's encoder
+ * (X509_REQ_set_pubkey, X509_set_pubkey: a tenfold cost) knows how. */
+bool core_key_put_public(EVP_PKEY *key, X509_PUBKEY *public_key);
+/* The public half of key, by either way, to be freed; NULL on failure. */
+X509_PUBKEY *core_key_public(EVP_PKEY *key);
+/* The public key, to be freed, decoded now where reading did not; or NULL. */
+EVP_PKEY *core_key_decode(X509_PUBKEY *public_key);
+/* SHA-256 of the DER SubjectPublicKeyInfo (RFC 7469, section 2.4); in hex. */
+bool core_spki_digest(X509_PUBKEY *public_key, unsigned char digest[32]);
+void core_push_spki_fingerprint(lua_State *L, X509_PUBKEY *public_key);
+/* "ec:P-256", "rsa:2048", "ed25519", else OpenSSL's name in lower case; the
+ * second takes it from the algorithm and the bits, without decoding the key. */
+void core_push_keytype(lua_State *L, EVP_PKEY *key);
+void core_push_spki_keytype(lua_State *L, const X509_PUBKEY *public_key);
+
+/* request.c */
+#define CORE_REQUEST "core.request"
+X509_REQ **core_request_new(lua_State *L);
+X509_REQ *core_request_check(lua_State *L, int index);
+X509_REQ *core_request_test(lua_State *L, int index);
+
+/* cert.c */
+#define CORE_CERT "core.cert"
+X509 **core_cert_new(lua_State *L);
+X509 *core_cert_check(lua_State *L, int index);
+/* A library context without decoders: reading a certificate in it leaves its
+ * public key alone, which costs a twelfth (26 against 323 microseconds). */
+X509 *core_cert_read(const unsigned char **der, long length);
+
+/* names.c: subjects, in and out */
+
+/* Pushes a box that owns the X509_NAME made from the table at index (none or
+ * nil: an empty name); on a refusal nil, message, code instead, and returns
+ * NULL. */
+X509_NAME *core_push_subject(lua_State *L, int index);
+/* Pushes the RFC 4514 text, the array of parts, the last CN (or nil). */
+void core_push_name_text(lua_State *L, const X509_NAME *name);
+void core_push_name_parts(lua_State *L, const X509_NAME *name);
+void core_push_common_name(lua_State *L, const X509_NAME *name);
+
+/* Pushes a value for a message: valid, without control characters, cut. */
+void core_push_excerpt(lua_State *L, const char *bytes, size_t length);
+/* The first control character in UTF-8 (C0, DEL, C1), or -1. */
+int core_control(const char *bytes, size_t length);
+
+/* altnames.c: subject alternative names, in and out */
+
+/* Pushes the array in a field of the table at index, or nil, and gives its
+ * length; raises unless all in it are strings. */
+lua_Integer core_push_strings(lua_State *L, int index, const char *field);
+/* Adds domains, emails, uris of the table at index; false: nil, message, code
+ * pushed. */
+bool core_add_names(lua_State *L, int index, GENERAL_NAMES *names);
+/* Sets domains and names in the table at index fields; names may be NULL. */
+void core_set_names(lua_State *L, int fields, const GENERAL_NAMES *names);
+
+/* extensions.c: extensions, in and out */
+
+/* Pushes a box that owns the extensions that the options table at index asks
+ * for (domains, emails, uris, key_usage, extended_key_usage, ca, path_length,
+ * must_staple, and subject_key_id of subject unless that is false); on a
+ * refusal nil, message, code instead, and returns NULL. */
+STACK_OF(X509_EXTENSION) *core_push_extensions(lua_State *L, int index,
+                                               X509_PUBKEY *subject);
+/* Sets domains, names, key_usage, extended_key_usage, ca, path_length,
+ * must_staple, subject_key_id in the table on top of the stack. */
+void core_set_extensions(lua_State *L, const STACK_OF(X509_EXTENSION) *list);
+
+/* newfile.c: paths and new files; an int is 0 or an errno value */
+
+typedef struct {
+  mode_t mode;
+  uid_t owner; /* (uid_t)-1: as it is */
+  gid_t group; /* (gid_t)-1: as it is */
+} core_access;
+
+/* The path at index; raises when it is empty or holds a NUL. */
+const char *core_check_path(lua_State *L, int index);
+/* Takes the value at the top when name is mode, owner or group; false when
+ * name is something else; raises on a bad value. */
+bool core_take_access(lua_State *L, const char *name, core_access *access);
+/* Writes ".NAME.xxxxxx" with six random hex digits, a name for what is not
+ * whole yet; a name of more than 240 bytes is cut. */
+#define CORE_TEMPORARY_SIZE 256
+int core_temporary(char out[CORE_TEMPORARY_SIZE], const char *name);
+/* Makes an empty file in an open folder, with its access from the start. */
+int core_create(int folder, const char *name, const core_access *access,
+                int *descriptor);
+int core_write(int descriptor, const char *bytes, size_t length);
+/* rename(2) within an open folder that never replaces: EEXIST. */
+int core_rename_new(int folder, const char *from, const char *to);
+/* fsync(2) of a folder; a file system that has none of it is no failure. */
+int core_sync_folder(int folder);
+
+/* lock.c, which is a part of core.generation */
+int core_lock(lua_State *L);
+void core_lock_type(lua_State *L);
+
+/* host.c */
+double core_clock(void); /* seconds, monotonic */
+/* The number of the signal that is named at index: "TERM", "HUP" ... */
+int core_check_signal(lua_State *L, int index);
+/* Sends a signal; pushes true, or nil, message, code. */
+int core_signal(lua_State *L, pid_t pid, int number);
+
+/* openers */
+int luaopen_core_cert(lua_State *L);
+int luaopen_core_file(lua_State *L);
+int luaopen_core_generation(lua_State *L);
+int luaopen_core_host(lua_State *L);
+int luaopen_core_key(lua_State *L);
+int luaopen_core_load(lua_State *L);
+int luaopen_core_probe(lua_State *L);
+int luaopen_core_process(lua_State *L);
+int luaopen_core_request(lua_State *L);
+int luaopen_core_store(lua_State *L);
+
+#endif

@@ -1,0 +1,167 @@
+-- cli.lua: argv -> script -> exit status.
+--
+-- The one place that prints results and errors and that chooses an exit
+-- status.  What a command does stands in scripts/NAME.lua (the site's own
+-- first); what is looked up, decided and written stands in the modules beside
+-- this file.  Called by the host with its home folder, its version, and argv.
+
+local home, version = ...
+local argv = { table.unpack({ ... }, 3) }
+
+local loader = assert(require("core.load").file(home .. "/lua/loader.lua"))()
+
+-- Global options: those that take a value, and those that are switches.
+local VALUES = { ["--site"] = "site", ["--state"] = "state", ["--server"] = "server" }
+local SWITCHES = {
+  ["--json"] = "json", ["--yes"] = "yes", ["--dry-run"] = "dry_run", ["--quiet"] = "quiet",
+  ["--verbose"] = "verbose", ["--help"] = "help", ["-h"] = "help", ["--version"] = "version",
+}
+
+-- What an error code means for the exit status; any other is 1.
+local STATUS = { usage = 2, pending = 3, unrestored = 4 }
+
+local globals = {}
+
+local function print_error(message)
+  io.stderr:write("certwright: ", message, "\n")
+end
+
+-- Prints a failure where it belongs and returns its exit status.
+local function fail(message, code, status)
+  print_error(message)
+  if globals.json then
+    io.stdout:write(require("json").encode { error = { code = code or "io", message = message } }, "\n")
+  end
+  return status or STATUS[code] or 1
+end
+
+-- Splits argv into global options, the script or file named, and the rest.
+-- What follows a FILE or -e CODE belongs to it, untouched.
+local function scan(arguments)
+  local rest, name, i = {}, nil, 1
+  while i <= #arguments do
+    local argument = arguments[i]
+    local option, value = argument:match "^(%-%-[%w-]+)=(.*)$"
+    if argument == "--" then
+      table.move(arguments, i, #arguments, #rest + 1, rest)
+      break
+    elseif VALUES[option or argument] then
+      if not value then
+        i = i + 1
+        value = arguments[i]
+      end
+      if not value or value == "" then return nil, (option or argument) .. " needs a value", "usage" end
+      globals[VALUES[option or argument]] = value
+    elseif SWITCHES[argument] then
+      globals[SWITCHES[argument]] = true
+    elseif not name and argument == "-e" then
+      if not arguments[i + 1] then return nil, "-e needs a chunk of Lua", "usage" end
+      return { code = arguments[i + 1], rest = { table.unpack(arguments, i + 2) } }
+    elseif not name and (argument:find("/", 1, true) or argument:find "%.lua$") then
+      return { file = argument, rest = { table.unpack(arguments, i + 1) } }
+    elseif not name and argument:sub(1, 1) == "-" then
+      return nil, ("unknown option '%s'; see certwright help"):format(argument), "usage"
+    elseif not name then
+      name = argument
+    else
+      rest[#rest + 1] = argument
+    end
+    i = i + 1
+  end
+  return { name = name, rest = rest }
+end
+
+local function expose_core()
+  _G.core = setmetatable({}, {
+    __index = function(core, name)
+      local module = require("core." .. name)
+      rawset(core, name, module)
+      return module
+    end,
+  })
+end
+
+-- Runs FILE or a chunk as a user's own program: core is a global, nothing is
+-- strict, no folder is made.
+local function run_chunk(what)
+  local chunk, message, code
+  if what.code then
+    chunk, message = load(what.code, "=-e", "t")
+    code = "parse"
+  else
+    chunk, message, code = require("core.load").file(what.file)
+  end
+  if not chunk then return fail(message, code) end
+  expose_core()
+  _G.arg = { [0] = what.file or "-e", table.unpack(what.rest) }
+  local results = table.pack(xpcall(chunk, debug.traceback, table.unpack(what.rest)))
+  if not results[1] then return fail(tostring(results[2]), "io") end
+  if results.n >= 3 and results[2] == nil and type(results[3]) == "string" then
+    return fail(results[3], results[4])
+  end
+  return 0
+end
+
+-- Prints what a script returned: one JSON value, or its text for people.
+local function print_result(script, result, context)
+  local text
+  if globals.json then
+    text = require("json").encode(result)
+  elseif script.text then
+    text = script.text(result, context)
+  end
+  if text and text ~= "" then
+    local ok, message = io.stdout:write(text, text:sub(-1) == "\n" and "" or "\n")
+    ok = ok and io.stdout:flush()
+    if not ok then return fail("cannot write the result: " .. tostring(message), "io") end
+  end
+end
+
+local function run_script(what)
+  local scripts, options = require "scripts", require "options"
+  local context = require("context").new { home = home, version = version, globals = globals }
+  local script, message, code = scripts.load(context, what.name)
+  if not script then return fail(message, code) end
+  local command, arguments = scripts.command(script, what.rest)
+  if globals.help then
+    io.stdout:write(options.help(script, command), "\n")
+    return 0
+  end
+  if not command then return fail(arguments, "usage") end
+  local parsed
+  parsed, message = options.parse(script, command, arguments)
+  if not parsed then return fail(message, "usage") end
+  local result, note, note_code, status = command.run(parsed, context)
+  context:close()
+  if result == nil then return fail(note, note_code, status) end
+  local failed = print_result(command.text and command or script, result, context)
+  if failed then return failed end
+  if note then print_error(note) end
+  return status or (note_code and (STATUS[note_code] or 1)) or 0
+end
+
+local function main()
+  local what, message, code = scan(argv)
+  if not what then return fail(message, code) end
+  if globals.version then
+    io.stdout:write("certwright ", version, "\n")
+    return 0
+  end
+  if globals.server then
+    return fail("--server is not supported yet: certwright acts on this machine only", "unsupported", 2)
+  end
+  local where = assert(loader.file(home .. "/lua/where.lua"))()
+  globals.site = globals.site or where.site()
+  globals.state = globals.state or where.state()
+  loader.install(home, globals.site)
+  if what.code or what.file then return run_chunk(what) end
+  what.name = what.name or "help"
+  return run_script(what)
+end
+
+local ok, status = xpcall(main, function(problem)
+  if type(problem) == "string" and problem:find "interrupted!$" then return problem end
+  return globals.verbose and debug.traceback(problem, 2) or problem
+end)
+if not ok then return fail(tostring(status), "io", 1) end
+return status

@@ -1,0 +1,78 @@
+-- loader.lua: how Lua code is found and loaded, for the whole program.
+--
+-- `require` looks in the site folder first, then in what ships, then in the
+-- distribution's folders.  Everything comes in through core.load, which reads
+-- text only, from files that nobody else could have written.  Our own code and
+-- the site's run in a strict environment: using an undeclared global is an
+-- error.  Foreign libraries see the ordinary _G, which keeps no metatable.
+
+local load = require "core.load"
+
+local M = {}
+
+local strict = setmetatable({}, {
+  __index = function(_, name)
+    local value = rawget(_G, name)
+    if value == nil then
+      error(("undeclared global '%s'"):format(tostring(name)), 2)
+    end
+    return value
+  end,
+  __newindex = function(_, name)
+    error(("assignment to undeclared global '%s'"):format(tostring(name)), 2)
+  end,
+})
+
+--- The strict environment that our own code runs in.
+M.strict = strict
+
+--- Loads a file of ours or of the site's, strictly.
+-- @return a function | nil, message, "missing" | "denied" | "parse" | "io"
+function M.file(path)
+  return load.file(path, strict)
+end
+
+local function is_ours(path, folders)
+  for _, folder in ipairs(folders) do
+    if path:sub(1, #folder + 1) == folder .. "/" then return true end
+  end
+  return false
+end
+
+-- The paths to try for a module: the site's ca/ and service/ folders stand
+-- beside its lua/ and shadow lua/ca/ and lua/service/.
+local function candidates(name, site)
+  local paths = {}
+  if site and (name:match "^ca%.[%w_-]+$" or name:match "^service%.[%w_-]+$") then
+    paths[1] = site .. "/" .. name:gsub("%.", "/") .. ".lua"
+  end
+  local file = name:gsub("%.", "/")
+  for template in package.path:gmatch "[^;]+" do
+    paths[#paths + 1] = (template:gsub("%?", (file:gsub("%%", "%%%%"))))
+  end
+  return paths
+end
+
+--- Makes `require` look in site/lua, then home/lua, then the distribution's
+-- folders (which package.path holds already, after home's).
+-- @param home the folder that holds lua/ and scripts/
+-- @param site the site folder, or nil
+function M.install(home, site)
+  if site then
+    package.path = ("%s/lua/?.lua;%s/lua/?/init.lua;%s"):format(site, site, package.path)
+  end
+  local ours = { home, site }
+  package.searchers[2] = function(name)
+    local tried = {}
+    for _, path in ipairs(candidates(name, site)) do
+      local chunk, message, code = load.file(path, is_ours(path, ours) and strict or nil)
+      if chunk then return chunk, path end
+      if code ~= "missing" then error(message, 0) end
+      tried[#tried + 1] = "no file '" .. path .. "'"
+    end
+    return "\n\t" .. table.concat(tried, "\n\t")
+  end
+  package.loaded.loader = M
+end
+
+return M
