@@ -1,0 +1,359 @@
+/*
+ * request.c: core.request, PKCS #10 signing requests (RFC 2986).
+ *
+ * Builds and signs them, and reads what others built.  A box owns one
+ * X509_REQ.  Whether what a request asks for is right is nobody's business
+ * here.
+ */
+#include "core.h"
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <string.h>
+
+#define BYTES_LIMIT (1024 * 1024) /* of what a request is read from */
+
+X509_REQ **core_request_new(lua_State *L) {
+  X509_REQ **box = lua_newuserdatauv(L, sizeof *box, 0);
+  *box = NULL;
+  luaL_setmetatable(L, CORE_REQUEST);
+  return box;
+}
+
+X509_REQ *core_request_check(lua_State *L, int index) {
+  X509_REQ **box = luaL_checkudata(L, index, CORE_REQUEST);
+  if (*box == NULL)
+    luaL_argerror(L, index, "the request is closed");
+  return *box;
+}
+
+X509_REQ *core_request_test(lua_State *L, int index) {
+  X509_REQ **box = luaL_testudata(L, index, CORE_REQUEST);
+  if (box != NULL && *box == NULL)
+    luaL_argerror(L, index, "the request is closed");
+  return box != NULL ? *box : NULL;
+}
+
+static void free_extensions(void *value) {
+  sk_X509_EXTENSION_pop_free(value, X509_EXTENSION_free);
+}
+
+/* --- making one */
+
+static bool build(X509_REQ *request, const X509_NAME *subject,
+                  const STACK_OF(X509_EXTENSION) * extensions) {
+  return X509_REQ_set_version(request, X509_REQ_VERSION_1) &&
+         X509_REQ_set_subject_name(request, subject) &&
+         (sk_X509_EXTENSION_num(extensions) == 0 ||
+          X509_REQ_add_extensions(request, extensions));
+}
+
+static bool set_public(X509_REQ *request, EVP_PKEY *key) {
+  return core_key_put_public(key, X509_REQ_get_X509_PUBKEY(request)) ||
+         X509_REQ_set_pubkey(request, key);
+}
+
+/* The key in an options table, which keeps it alive. */
+static EVP_PKEY *check_key(lua_State *L, int index) {
+  EVP_PKEY *key;
+  lua_getfield(L, index, "key");
+  key = core_key_test(L, -1);
+  if (key == NULL)
+    luaL_argerror(L, index, "field 'key' must be a key");
+  lua_pop(L, 1);
+  return key;
+}
+
+static const char *opt_digest(lua_State *L, int index) {
+  const char *name = "sha256";
+  if (lua_getfield(L, index, "digest") == LUA_TSTRING)
+    name = lua_tostring(L, -1);
+  else if (!lua_isnil(L, -1))
+    luaL_argerror(L, index, "field 'digest' must be a string");
+  lua_pop(L, 1);
+  return name;
+}
+
+static int fail_create(lua_State *L) {
+  return core_fail(L, "unsupported", "cannot create a request: %s",
+                   core_reason());
+}
+
+/*
+ * request.create{ key = key, subject = , domains = , emails = , uris = ,
+ *     key_usage = , extended_key_usage = , ca = , path_length = ,
+ *     subject_key_id = true, must_staple = , digest = "sha256" } -> request
+ *   | nil, message, "parse" | "limit" | "unsupported"
+ * subject: { CN = "..", O = ".." }, written in the order C, ST, L, O, OU,
+ * others, CN; or { { "C", "US" }, { "O", ".." } }, written as given.
+ * domains: DNS names and IP literals.  Usages have the names of RFC 5280
+ * (sections 4.2.1.3 and 4.2.1.12) or are OIDs; must_staple is RFC 7633's.
+ */
+static int l_create(lua_State *L) {
+  static const char *const names[] = {
+      "key",    "subject",        "domains",     "emails",
+      "uris",   "key_usage",      "ca",          "extended_key_usage",
+      "digest", "subject_key_id", "path_length", "must_staple",
+      NULL};
+  const STACK_OF(X509_EXTENSION) * extensions;
+  const X509_NAME *subject;
+  const EVP_MD *digest;
+  const char *digest_name;
+  X509_REQ **box;
+  EVP_PKEY *key;
+  lua_settop(L, 1);
+  core_check_fields(L, 1, names);
+  key = check_key(L, 1);
+  digest_name = opt_digest(L, 1);
+  box = core_request_new(L);
+  if (!core_key_digest(key, digest_name, &digest))
+    return core_fail(L, "unsupported",
+                     "cannot create a request: unknown digest '%s'",
+                     digest_name);
+  ERR_clear_error();
+  *box = X509_REQ_new();
+  if (*box == NULL || !set_public(*box, key))
+    return fail_create(L);
+  lua_getfield(L, 1, "subject");
+  subject = core_push_subject(L, -1);
+  if (subject == NULL)
+    return 3;
+  extensions = core_push_extensions(L, 1, X509_REQ_get_X509_PUBKEY(*box));
+  if (extensions == NULL)
+    return 3;
+  if (!build(*box, subject, extensions) || !X509_REQ_sign(*box, key, digest))
+    return fail_create(L);
+  lua_settop(L, 2);
+  return 1;
+}
+
+/* --- reading one */
+
+static int no_password(char *buffer, int size, int writing, void *data) {
+  (void)buffer;
+  (void)size;
+  (void)writing;
+  (void)data;
+  return -1;
+}
+
+/* One request that fills all of der. */
+static X509_REQ *from_der(const unsigned char *der, long length) {
+  const unsigned char *p = der;
+  X509_REQ *request = d2i_X509_REQ(NULL, &p, length);
+  if (request != NULL && p == der + length)
+    return request;
+  X509_REQ_free(request);
+  return NULL;
+}
+
+/* The first request in a PEM text, of either name (RFC 7468, section 7);
+ * found says whether there is a block of one. */
+static X509_REQ *from_pem(const char *bytes, size_t length, bool *found) {
+  X509_REQ *request = NULL;
+  unsigned char *der = NULL;
+  long size;
+  BIO *text = BIO_new_mem_buf(bytes, (int)length);
+  *found = text != NULL &&
+           PEM_bytes_read_bio_secmem(&der, &size, NULL, PEM_STRING_X509_REQ,
+                                     text, no_password, NULL);
+  if (*found)
+    request = from_der(der, size);
+  OPENSSL_secure_free(der);
+  BIO_free(text);
+  return request;
+}
+
+/*
+ * request.parse(bytes) -> request | nil, message, "parse" | "limit"
+ * Reads DER, or the first request in a PEM text ("CERTIFICATE REQUEST" or "NEW
+ * CERTIFICATE REQUEST").  The signature is request:verify's business.
+ */
+static int l_parse(lua_State *L) {
+  size_t length;
+  const char *bytes = luaL_checklstring(L, 1, &length);
+  X509_REQ **box = core_request_new(L);
+  bool found = true;
+  if (length > BYTES_LIMIT)
+    return core_fail(L, "limit", "cannot read the request: more than 1 MiB");
+  ERR_clear_error();
+  bytes = core_skip_mark(bytes, &length);
+  if (length > 0 && bytes[0] == 0x30)
+    *box = from_der((const unsigned char *)bytes, (long)length);
+  if (*box == NULL)
+    *box = from_pem(bytes, length, &found);
+  ERR_clear_error();
+  if (*box == NULL)
+    return core_fail(L, "parse", "cannot read the request: %s",
+                     found ? "malformed DER in it" : "none in PEM or DER");
+  return 1;
+}
+
+/* --- using one */
+
+/* Pushes the DER as scratch, and gives its length. */
+static unsigned char *push_der(lua_State *L, int index, size_t *length) {
+  const X509_REQ *request = core_request_check(L, index);
+  int size = i2d_X509_REQ(request, NULL);
+  unsigned char *der = lua_newuserdatauv(L, size > 0 ? (size_t)size : 1, 0);
+  unsigned char *p = der;
+  if (size <= 0 || i2d_X509_REQ(request, &p) != size)
+    luaL_error(L, "cannot encode a request: %s", core_reason());
+  *length = (size_t)size;
+  return der;
+}
+
+/* request:pem() -> PEM text, "CERTIFICATE REQUEST" */
+static int l_pem(lua_State *L) {
+  size_t length;
+  const unsigned char *der = push_der(L, 1, &length);
+  core_push_pem(L, PEM_STRING_X509_REQ, der, length);
+  return 1;
+}
+
+/* request:der() -> bytes */
+static int l_der(lua_State *L) {
+  size_t length;
+  const unsigned char *der = push_der(L, 1, &length);
+  lua_pushlstring(L, (const char *)der, length);
+  return 1;
+}
+
+/* request:fingerprint() -> SHA-256 of the DER, in hex */
+static int l_fingerprint(lua_State *L) {
+  unsigned char digest[32];
+  size_t length;
+  const unsigned char *der = push_der(L, 1, &length);
+  if (!EVP_Digest(der, length, digest, NULL, EVP_sha256(), NULL))
+    return luaL_error(L, "cannot digest a request: %s", core_reason());
+  core_pushhex(L, digest, sizeof digest);
+  return 1;
+}
+
+static bool verify(X509_REQ *request) {
+  EVP_PKEY *key = core_key_decode(X509_REQ_get_X509_PUBKEY(request));
+  bool valid = key != NULL && X509_REQ_verify(request, key) == 1;
+  EVP_PKEY_free(key);
+  return valid;
+}
+
+/*
+ * request:verify() -> true | nil, message, "mismatch"
+ * Whether the request is signed with the private half of the key in it: proof
+ * that who asks possesses it (RFC 2986, section 3).
+ */
+static int l_verify(lua_State *L) {
+  X509_REQ *request = core_request_check(L, 1);
+  bool valid;
+  ERR_clear_error();
+  valid = verify(request);
+  ERR_clear_error();
+  if (!valid) {
+    luaL_tolstring(L, 1, NULL);
+    return core_fail(L, "mismatch", "%s is not signed with its own key",
+                     lua_tostring(L, -1));
+  }
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static void set_algorithm(lua_State *L, const X509_REQ *request) {
+  const X509_ALGOR *algorithm;
+  const ASN1_OBJECT *object;
+  char name[128];
+  X509_REQ_get0_signature(request, NULL, &algorithm);
+  X509_ALGOR_get0(&object, NULL, NULL, algorithm);
+  if (OBJ_obj2txt(name, sizeof name, object, 0) > 0) {
+    lua_pushstring(L, name);
+    lua_setfield(L, -2, "signature_algorithm");
+  }
+}
+
+/* Sets what the extensions of the request say in the table on top. */
+static void set_extensions(lua_State *L, X509_REQ *request) {
+  core_holder *list = core_push_holder(L, free_extensions);
+  list->value = X509_REQ_get_extensions(request);
+  lua_pushvalue(L, -2);
+  core_set_extensions(L, list->value);
+  lua_pop(L, 1);
+  core_release(list);
+  lua_pop(L, 1);
+}
+
+/*
+ * request:fields() -> { subject = text (RFC 4514), subject_parts = { { type = ,
+ *   value = }, .. }, common_name, domains = { .. }, names = { { type = "dns" |
+ *   "ip" | "email" | "uri" | "other", value = }, .. }, key = "ec:P-256",
+ *   public_key = SHA-256 of the SPKI, key_usage = { .. }, extended_key_usage =
+ *   { .. }, ca, path_length, must_staple, subject_key_id = hex,
+ *   signature_algorithm }
+ * What the request does not say is {} for lists, else nil.
+ */
+static int l_fields(lua_State *L) {
+  X509_REQ *request = core_request_check(L, 1);
+  const X509_NAME *subject = X509_REQ_get_subject_name(request);
+  X509_PUBKEY *public_key = X509_REQ_get_X509_PUBKEY(request);
+  lua_createtable(L, 0, 16);
+  core_push_name_text(L, subject);
+  lua_setfield(L, -2, "subject");
+  core_push_name_parts(L, subject);
+  lua_setfield(L, -2, "subject_parts");
+  core_push_common_name(L, subject);
+  lua_setfield(L, -2, "common_name");
+  core_push_spki_keytype(L, public_key);
+  lua_setfield(L, -2, "key");
+  core_push_spki_fingerprint(L, public_key);
+  lua_setfield(L, -2, "public_key");
+  set_algorithm(L, request);
+  set_extensions(L, request);
+  return 1;
+}
+
+/* request:close()  frees it; a second time does nothing */
+static int l_close(lua_State *L) {
+  X509_REQ **box = luaL_checkudata(L, 1, CORE_REQUEST);
+  X509_REQ_free(*box);
+  *box = NULL;
+  return 0;
+}
+
+/* tostring(request) -> 'request "mail.contoso.com"': its common name, else its
+ * first domain, else its subject */
+static int l_tostring(lua_State *L) {
+  X509_REQ **box = luaL_checkudata(L, 1, CORE_REQUEST);
+  if (*box == NULL) {
+    lua_pushstring(L, "request (closed)");
+    return 1;
+  }
+  core_push_common_name(L, X509_REQ_get_subject_name(*box));
+  if (lua_isnil(L, -1)) {
+    lua_newtable(L);
+    set_extensions(L, *box);
+    lua_getfield(L, -1, "domains");
+    lua_geti(L, -1, 1);
+  }
+  if (lua_isnil(L, -1))
+    core_push_name_text(L, X509_REQ_get_subject_name(*box));
+  lua_pushfstring(L, "request \"%s\"", lua_tostring(L, -1));
+  return 1;
+}
+
+static const luaL_Reg functions[] = {
+    {"create", l_create}, {"parse", l_parse}, {NULL, NULL}};
+
+static const luaL_Reg methods[] = {
+    {"pem", l_pem},       {"der", l_der},
+    {"verify", l_verify}, {"fingerprint", l_fingerprint},
+    {"fields", l_fields}, {"close", l_close},
+    {NULL, NULL}};
+
+static const luaL_Reg metamethods[] = {{"__gc", l_close},
+                                       {"__close", l_close},
+                                       {"__tostring", l_tostring},
+                                       {NULL, NULL}};
+
+int luaopen_core_request(lua_State *L) {
+  core_type(L, CORE_REQUEST, methods, metamethods);
+  luaL_newlib(L, functions);
+  return 1;
+}
