@@ -1,0 +1,131 @@
+-- adoption.lua: makes a service's own configuration name <dir>/current/.
+--
+-- What the service presents now becomes the first generation, so that its
+-- configuration is right at every instant, and the first assignment can be put
+-- back.  The service's own tool or a drop-in file does the change.
+
+local assignments = require "assignments"
+local cert = require "core.cert"
+local file = require "core.file"
+local generation = require "core.generation"
+local key = require "core.key"
+local servant = require "servant"
+local staging = require "staging"
+
+local M = {}
+
+local FOUND = "found" -- the generation made of what was there
+
+-- The pair that the service's configuration names now.
+local function found_material(found)
+  local list, message, code = cert.open(found.certificate)
+  if not list then return nil, message, code end
+  local secret
+  secret, message, code = key.open(found.key or found.certificate)
+  if not secret then return nil, message, code end
+  return { chain = list, key = secret, fields = list[1]:fields() }
+end
+
+-- A pair for a service that has none: self-signed, until the first assignment.
+local function placeholder(service)
+  local name = service.domain_names[1] or require("core.host").name()
+  local secret, message, code = key.generate "ec:P-256"
+  if not secret then return nil, message, code end
+  local now = os.time()
+  local certificate
+  certificate, message, code = cert.issue {
+    key = secret, public = secret, subject = { CN = name:sub(1, 64) }, domains = { name }, not_before = now - 300,
+    not_after = now + 30 * 86400, key_usage = { "digitalSignature" }, extended_key_usage = { "serverAuth" },
+  }
+  if not certificate then return nil, message, code end
+  return { chain = { certificate }, key = secret, fields = certificate:fields() }
+end
+
+-- Makes <dir>/current when there is none.
+local function seed(context, service, settings)
+  if generation.current(service.dir, "current") then return true end
+  local ok, message, code = staging.check_folder(service.dir)
+  if not ok then return nil, message, code end
+  local material
+  if settings.found and settings.found.certificate then
+    material, message, code = found_material(settings.found)
+  else
+    material, message, code = placeholder(service)
+    context:say("'%s' has no certificate yet: a self-signed one stands in until the first assignment", service.name)
+  end
+  if not material then return nil, message, code end
+  local unit = { dir = service.dir, services = { service }, new = FOUND }
+  if file.stat(service.dir .. "/" .. FOUND) then
+    ok, message, code = generation.remove(service.dir, FOUND)
+    if not ok then return nil, message, code end
+  end
+  ok, message, code = staging.write(unit, material)
+  if ok then ok, message, code = generation.switch(service.dir, "current", FOUND) end
+  return ok, message, code
+end
+
+local function take_back(context, service, record, message, code)
+  local ok, why = service.how.undo(service, record)
+  if not ok then return nil, ("%s; and it could not be undone: %s"):format(message, why), "unrestored" end
+  assignments.remember_adoption(context.db, service.name, nil)
+  servant.reload { services = { service } }
+  return nil, message .. "; the configuration is as before", code
+end
+
+--- Adopts a service; one that is adopted already is left alone.
+-- @return true | nil, message, code
+function M.adopt(context, service)
+  local settings, message, code = service.how.settings(service)
+  if not settings then return nil, message, code end
+  if settings.uses_current then
+    context:say("'%s' names %s/current/ already", service.name, service.dir)
+    return true
+  end
+  if context.dry_run then
+    context:say("would make %s name %s/current/:\n  %s", settings.where or "its configuration", service.dir,
+      table.concat(settings.lines, "\n  "))
+    return true
+  end
+  local ok
+  ok, message, code = seed(context, service, settings)
+  if not ok then return nil, message, code end
+  local record
+  record, message, code = service.how.adopt(service)
+  if not record then return nil, message, code end
+  ok, message, code = assignments.remember_adoption(context.db, service.name, record)
+  if not ok then return take_back(context, service, record, message, code) end
+  local unit = { dir = service.dir, services = { service } }
+  ok, message, code = servant.check(unit)
+  if not ok then return take_back(context, service, record, message, code) end
+  if service.how.pid(service) then
+    ok, message, code = servant.reload(unit)
+    if not ok then return take_back(context, service, record, message, code) end
+  end
+  context:say("'%s' now names %s/current/ (undo: certwright adopt %s --undo)", service.name, service.dir, service.name)
+  return true
+end
+
+--- Puts a service's own configuration back.
+-- @return true | nil, message, "missing" | ...
+function M.undo(context, service)
+  local record, message, code = assignments.adoption(context.db, service.name)
+  if not record then
+    if message then return nil, message, code end
+    return nil, ("'%s' was not adopted by certwright"):format(service.name), "missing"
+  end
+  if context.dry_run then
+    context:say("would put back the configuration of '%s'", service.name)
+    return true
+  end
+  local ok
+  ok, message, code = service.how.undo(service, record)
+  if not ok then return nil, message, code end
+  ok, message, code = assignments.remember_adoption(context.db, service.name, nil)
+  if not ok then return nil, message, code end
+  local unit = { dir = service.dir, services = { service } }
+  ok, message, code = servant.check(unit)
+  if ok and service.how.pid(service) then ok, message, code = servant.reload(unit) end
+  return ok, message, code
+end
+
+return M

@@ -1,0 +1,38 @@
+-- ca/init.lua: what an adapter is, and the check of it when one is loaded.
+--
+-- An adapter is one Lua file that speaks to one kind of CA:
+--   summary   one line
+--   submit(ca, order, context) -> { ticket =, issued = bool, advice = } |
+--     nil, message, code ("rejected": the request is refused for good)
+--   collect(ca, order, context) -> bytes of the certificate and what came with
+--     it | nil, message, "pending" | "rejected" | ...
+-- `ca` is the CA's entry in the site's config.lua with its name; `order` has
+-- id, request (a core.request), domains, ticket, friendly_name.
+
+local M = {}
+
+local CONTRACT = { summary = "string", submit = "function", collect = "function" }
+
+--- Loads the adapter of this name, the site's own first.
+-- @return adapter | nil, message, "parse" | "usage"
+function M.load(name)
+  if not name:match "^%w[%w_-]*$" then
+    return nil, ("'%s' is not a name of an adapter"):format(name), "parse"
+  end
+  local ok, adapter = pcall(require, "ca." .. name)
+  if not ok then
+    local text = tostring(adapter)
+    if text:find("module 'ca." .. name .. "' not found", 1, true) then
+      return nil, ("there is no adapter '%s'"):format(name), "usage"
+    end
+    return nil, text, "parse"
+  end
+  for field, kind in pairs(CONTRACT) do
+    if type(adapter) ~= "table" or type(adapter[field]) ~= kind then
+      return nil, ("adapter ca/%s.lua: '%s' must be a %s"):format(name, field, kind), "parse"
+    end
+  end
+  return adapter
+end
+
+return M

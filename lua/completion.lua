@@ -1,0 +1,170 @@
+-- completion.lua: from what a CA sent to a completed object: which request it
+-- is for, whether it can work, what differs from what was asked for.
+
+local cert = require "core.cert"
+local certificates = require "certificates"
+local flow = require "flow"
+local json = require "json"
+local text = require "text"
+local trust = require "trust"
+
+local M = {}
+
+--- The states in which a request may be completed: a person may have carried
+-- it to the CA without saying so.
+M.from = { "created", "submitted" }
+
+-- The certificate of a pile whose key a pending request waits for.
+local function match_pending(db, pile)
+  for _, certificate in ipairs(pile) do
+    local rows, message, code = certificates.with_key(db, certificate:public_key())
+    if not rows then return nil, message, code end
+    for _, row in ipairs(rows) do
+      if flow.holds(M.from, row.state) then return certificate, row end
+      if row.fingerprint == certificate:fingerprint() then return certificate, row end
+    end
+  end
+  return false
+end
+
+local function waiting_keys(db)
+  local rows = certificates.pending(db) or {}
+  if #rows == 0 then return "no request is pending" end
+  local lines = {}
+  for i, row in ipairs(rows) do
+    lines[i] = ("  %d  %s  %s  key %s"):format(row.id, text.escape(row.friendly_name), text.names(row.domains),
+      row.public_key:sub(1, 16))
+  end
+  return "these wait:\n" .. table.concat(lines, "\n")
+end
+
+local function keys_of(pile)
+  local shown = {}
+  for i, certificate in ipairs(pile) do
+    shown[i] = ("'%s' (key %s)"):format(text.escape(certificate:fields().common_name or "-"),
+      certificate:public_key():sub(1, 16))
+  end
+  return table.concat(shown, ", ")
+end
+
+--- Finds the certificate for a request in a pile, and the request for it.
+-- @param pile array of core.cert in any order
+-- @param row the request that was named, or nil: any that is pending
+-- @return certificate, row | nil, message, "mismatch" | ...
+function M.match(db, pile, row)
+  if row then
+    for _, certificate in ipairs(pile) do
+      if certificate:public_key() == row.public_key then return certificate, row end
+    end
+    return nil, ("no certificate here has the key of request %d (%s): there is %s; %s"):format(row.id,
+      row.public_key:sub(1, 16), keys_of(pile), waiting_keys(db)), "mismatch"
+  end
+  local certificate, found, code = match_pending(db, pile)
+  if certificate == nil then return nil, found, code end
+  if not certificate then
+    return nil, ("no request has the key of %s; %s"):format(keys_of(pile), waiting_keys(db)), "mismatch"
+  end
+  return certificate, found
+end
+
+-- What cannot work is refused before anything changes.
+local function refuse(fields, now)
+  local shown = text.escape(fields.common_name or fields.domains[1] or fields.subject)
+  if fields.ca then
+    return nil, ("'%s' is the certificate of a CA, not of a server"):format(shown), "mismatch"
+  elseif now > fields.not_after then
+    return nil, ("the certificate '%s' expired on %s"):format(shown, text.time(fields.not_after)), "expired"
+  elseif now < fields.not_before then
+    return nil, ("the certificate '%s' is not valid before %s"):format(shown, text.time(fields.not_before)), "expired"
+  end
+  return true
+end
+
+local function difference(wanted, got)
+  local set, missing = {}, {}
+  for _, name in ipairs(got) do set[name:lower()] = true end
+  for _, name in ipairs(wanted) do
+    if not set[name:lower()] then missing[#missing + 1] = name end
+  end
+  return missing
+end
+
+-- How the certificate differs from the request.
+local function compare(row, fields)
+  local warnings = {}
+  local function warn(code, format, ...)
+    warnings[#warnings + 1] = { code = code, message = format:format(...) }
+  end
+  local missing = difference(row.domains, fields.domains)
+  if #missing > 0 then warn("mismatch", "asked for but not in the certificate: %s", text.names(missing)) end
+  local added = difference(fields.domains, row.domains)
+  if #added > 0 then warn("mismatch", "in the certificate but not asked for: %s", text.names(added)) end
+  local purposes = fields.extended_key_usage
+  if #purposes > 0 and not flow.holds(purposes, "serverAuth") then
+    warn("mismatch", "not for servers: its extended key usage is %s", table.concat(purposes, ", "))
+  end
+  return warnings
+end
+
+-- The chain without its root, built from the pile and from CAs known here.
+local function build_chain(context, leaf, pile)
+  local all = { leaf }
+  table.move(pile, 1, #pile, 2, all)
+  local help = trust.help(context)
+  table.move(help, 1, #help, #all + 1, all)
+  local chain, message, code = cert.chain(all, leaf)
+  if not chain then return nil, message, code end
+  local last = chain[#chain]:fields()
+  if #chain > 1 and last.self_issued then chain[#chain] = nil end
+  return chain
+end
+
+--- The columns of an object that come from its certificate.
+-- @param chain array of core.cert, leaf first, without the root
+-- @return table | nil, message, code
+function M.columns(context, chain)
+  local site, message, code = context:site()
+  if not site then return nil, message, code end
+  local fields = chain[1]:fields()
+  local renew_at
+  renew_at, message, code = site.policy:value("renew_at", fields, "number")
+  if not renew_at then return nil, message, code end
+  local untrusted
+  untrusted, message, code = trust.reason(context, chain)
+  if untrusted == nil then return nil, message, code end
+  local issuers = {}
+  for i = 2, #chain do issuers[#issuers + 1] = chain[i]:pem() end
+  return {
+    certificate = chain[1]:pem(), chain = table.concat(issuers), fingerprint = fields.fingerprint,
+    thumbprint = fields.thumbprint, serial = fields.serial, issuer = fields.issuer, subject = fields.subject,
+    common_name = fields.common_name or certificates.NULL, not_before = fields.not_before,
+    not_after = fields.not_after, renew_at = math.floor(renew_at), untrusted = untrusted or certificates.NULL,
+  }, fields.domains
+end
+
+--- Completes a request with its certificate.
+-- @param row the object; leaf its certificate; pile what came with it
+-- @return true | nil, message, code; nothing is changed on a refusal
+function M.complete(context, row, leaf, pile)
+  if row.fingerprint == leaf:fingerprint() then return true end -- run again
+  if row.state == "completed" then
+    return nil, ("%d is completed already, with another certificate (%s)"):format(row.id, row.fingerprint), "exists"
+  end
+  local fields = leaf:fields()
+  local ok, message, code = refuse(fields, os.time())
+  if not ok then return nil, message, code end
+  local chain
+  chain, message, code = build_chain(context, leaf, pile)
+  if not chain then return nil, message, code end
+  local columns, names = M.columns(context, chain)
+  if not columns then return nil, names, code end
+  local warnings = compare(row, fields)
+  if type(columns.untrusted) == "string" then
+    table.insert(warnings, { code = "untrusted", message = columns.untrusted })
+  end
+  columns.warnings = json.compact(json.array(warnings))
+  return flow.advance(context, row.id, M.from, "completed", columns,
+    { names = names, detail = "fingerprint " .. columns.fingerprint })
+end
+
+return M

@@ -1,0 +1,151 @@
+-- context.lua: what every script is handed: the global options, the site, the
+-- store, and a way to say what is going on.
+--
+-- The site and the store are opened when they are first asked for.
+
+local file = require "core.file"
+local host = require "core.host"
+
+local M = {}
+M.__index = M
+
+--- A context for one run of the program.
+-- @param what { home=, version=, globals= } as cli.lua has them
+function M.new(what)
+  local globals = what.globals
+  return setmetatable({
+    home = what.home, version = what.version,
+    site_dir = globals.site, state_dir = globals.state,
+    json = globals.json, yes = globals.yes, dry_run = globals.dry_run,
+    quiet = globals.quiet, verbose = globals.verbose,
+    terminal = host.terminal(0) and host.terminal(1) and not globals.json and not globals.yes,
+  }, M)
+end
+
+--- Says on standard error what is being done; nothing with --quiet.
+function M:say(format, ...)
+  if not self.quiet then io.stderr:write(format:format(...), "\n") end
+end
+
+--- Warns on standard error, even with --quiet.
+function M.warn(_, format, ...)
+  io.stderr:write("certwright: warning: ", format:format(...), "\n")
+end
+
+--- The site: its configuration and policy, over the shipped defaults.
+-- @return site | nil, message, code
+function M:site()
+  if not self.loaded_site then
+    local site, message, code = require("site").load(self)
+    if not site then return nil, message, code end
+    self.loaded_site = site
+  end
+  return self.loaded_site
+end
+
+--- Who acts: the user behind sudo where there is one.
+function M.who()
+  local effective, _, real = host.user()
+  local user = host.lookup(real or effective)
+  local name = user and user.name or tostring(real)
+  local behind = os.getenv "SUDO_USER"
+  if effective == 0 and behind and behind:match "^[%w_.-]+$" then name = behind .. " (sudo)" end
+  return name
+end
+
+--- A path in the state folder.
+function M:path(...)
+  return table.concat({ self.state_dir, ... }, "/")
+end
+
+-- File systems on which SQLite's locks cannot be relied on: the magic numbers
+-- of statfs(2) for NFS, SMB, CIFS, SMB2, AFS, Coda, NCP, 9P, Ceph, FUSE-less.
+local NETWORK = {
+  [0x6969] = "NFS", [0x517B] = "SMB", [0xFF534D42] = "CIFS", [0xFE534D42] = "SMB2",
+  [0x5346414F] = "AFS", [0x73757245] = "Coda", [0x564C] = "NCP", [0x00C36400] = "Ceph",
+}
+
+local function make_state_folder(self)
+  local ok, message, code = file.mkdirs(self.state_dir, 448) -- 0700
+  if not ok then return nil, message, code end
+  local system
+  system, message, code = file.filesystem(self.state_dir)
+  if not system then return nil, message, code end
+  if NETWORK[system.type] then
+    return nil, ("cannot keep the state in '%s': it is on a network file system (%s), where a "
+      .. "database's locks cannot be relied on; choose a local folder with --state"):format(
+      self.state_dir, NETWORK[system.type]), "unsupported"
+  end
+  for _, name in ipairs { "keys", "requests", "locks" } do
+    ok, message, code = file.mkdirs(self:path(name), 448)
+    if not ok then return nil, message, code end
+  end
+  return true
+end
+
+-- Other users may not look into the state folder: it holds keys.
+local function check_state_folder(self)
+  local status = file.stat(self.state_dir, true)
+  if status and status.mode & 63 ~= 0 then -- 0077
+    return nil, ("the state folder '%s' can be entered by others (mode %04o); to mend it: chmod 700 '%s'")
+      :format(self.state_dir, status.mode, self.state_dir), "denied"
+  end
+  return true
+end
+
+local function open_store(self, path, options)
+  local store = require "core.store"
+  local db, message, code = store.open(path, options)
+  if not db then return nil, message, code end
+  db, message, code = require("schema").prepare(db, not (options and options.readonly))
+  if not db then return nil, message, code end
+  self.db = db
+  return db
+end
+
+--- The store, for reading.  One that does not exist yet is an empty one.
+-- @return a core.store handle | nil, message, code
+function M:read()
+  if self.db then return self.db end
+  local status, message, code = file.stat(self:path "store.db", true)
+  if status then
+    self.is_read_only = true
+    return open_store(self, self:path "store.db")
+  elseif code ~= "missing" then
+    return nil, message, code
+  end
+  local root = require("where").root_state
+  if (host.user()) ~= 0 and self.state_dir ~= root and file.stat(root) then
+    self:say("there is no store in '%s'; root's is in '%s': use sudo to see it", self.state_dir, root)
+  end
+  return open_store(self, ":memory:")
+end
+
+--- The store, for writing: made when it is missing.  What a crash cut short
+-- is finished or undone first.
+-- @return a core.store handle | nil, message, code
+function M:write()
+  if self.is_writing then return self.db end
+  if self.db then
+    self.db:close()
+    self.db = nil
+  end
+  local ok, message, code = make_state_folder(self)
+  if ok then ok, message, code = check_state_folder(self) end
+  if not ok then return nil, message, code end
+  local db
+  db, message, code = open_store(self, self:path "store.db")
+  if not db then return nil, message, code end
+  self.is_writing = true
+  ok, message, code = require("recovery").run(self)
+  if not ok then return nil, message, code end
+  return db
+end
+
+--- Closes the store.
+function M:close()
+  if self.db then self.db:close() end
+  self.db = nil
+end
+
+return M

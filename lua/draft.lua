@@ -1,0 +1,188 @@
+-- draft.lua: what a new request will ask for: the names gathered from options,
+-- services and the site's policy, and who decided each value.
+
+local host = require "core.host"
+local names = require "names"
+
+local M = {}
+
+local function add(list, items)
+  table.move(items, 1, #items, #list + 1, list)
+end
+
+-- The names of services: the site's, else those in the service's own
+-- configuration.
+local function service_names(site, services)
+  local list = {}
+  for _, name in ipairs(services) do
+    local service, message, code = site:service(name)
+    if not service then return nil, message, code end
+    local own = service.domain_names
+    if #own == 0 then
+      local settings
+      settings, message, code = service.how.settings(service)
+      if not settings then return nil, message, code end
+      own = settings.names or {}
+    end
+    add(list, own)
+  end
+  return list
+end
+
+-- The host's fully qualified name, as far as it is known.
+local function full_name()
+  local name = host.name()
+  if name:find(".", 1, true) then return name end
+  local result = require("core.process").run({ "hostname", "-f" }, { timeout = 5 })
+  local full = result and result.status == 0 and result.stdout:match "^%S+"
+  return full and full:find(".", 1, true) and full or name
+end
+
+-- The names that switches ask for.
+local function switched(args, config)
+  local list = {}
+  if args.include_accepted_domains then add(list, config.accepted_domains) end
+  if args.include_autodiscover then
+    for _, domain in ipairs(config.accepted_domains) do list[#list + 1] = "autodiscover." .. domain end
+  end
+  if args.include_fqdn then list[#list + 1] = full_name() end
+  if args.include_hostname then list[#list + 1] = host.name():match "^[^.]+" end
+  return list
+end
+
+-- The names asked for.  Services give theirs; when the request is made in
+-- order to be assigned (`enroll`), only if no others are given.
+local function gather(site, args)
+  local list = {}
+  if args.common_name then list[1] = args.common_name end
+  if args.wildcard then
+    if not args.root_domain then return nil, "--wildcard needs --root-domain", "usage" end
+    list[#list + 1] = "*." .. args.root_domain
+    add(list, args.domain)
+    return names.list(list)
+  end
+  add(list, args.domain)
+  add(list, switched(args, site.config))
+  if #list == 0 or not args.assign then
+    local served, message, code = service_names(site, args.services or {})
+    if not served then return nil, message, code end
+    add(list, served)
+  end
+  return names.list(list)
+end
+
+-- Asks the policy for a value that no option gave; remembers who decided.
+local function decide(draft, site, field, given, kind)
+  if given ~= nil then
+    draft[field] = given
+    draft.decided[field] = "option"
+    return true
+  end
+  local value, message, code = site.policy:value(field, draft, kind)
+  if value == nil then return nil, message, code end
+  draft[field] = value
+  draft.decided[field] = site.policy:source(field)
+  return true
+end
+
+local function extra_domains(draft, site)
+  local extra, message, code = site.policy:value("extra_domains", draft, "table")
+  if not extra then return nil, message, code end
+  if #extra == 0 then return true end
+  add(draft.domains, extra)
+  draft.domains, message, code = names.list(draft.domains)
+  if not draft.domains then
+    return nil, ("extra_domains in '%s': %s"):format(site.policy:source "extra_domains", message), code
+  end
+  draft.decided.extra_domains = site.policy:source "extra_domains"
+  return true
+end
+
+-- The common name stands first among the domains, once.
+local function common_name_first(draft)
+  local name, message, code = names.check(draft.common_name)
+  if not name then return nil, message, code end
+  local list = { name }
+  for _, domain in ipairs(draft.domains) do
+    if domain ~= name then list[#list + 1] = domain end
+  end
+  draft.common_name, draft.domains = name, list
+  return true
+end
+
+-- A refusal reaches the user in the site's own words.
+local function validate(draft, site)
+  local ok, message, code = site.policy:ask("validate", draft)
+  if message then return nil, message, code end
+  if ok == false then
+    return nil, ("validate in '%s' refuses this request"):format(site.policy:source "validate"), "refused"
+  end
+  return true
+end
+
+local SUBJECT = { organization = "O", unit = "OU", locality = "L", state_name = "ST", country = "C" }
+
+local function subject(draft, site, args)
+  local base, message, code = site.policy:value("subject", draft, "table")
+  if not base then return nil, message, code end
+  draft.subject = {}
+  for attribute, value in pairs(base) do draft.subject[attribute] = value end
+  draft.decided.subject = site.policy:source "subject"
+  for option, attribute in pairs(SUBJECT) do
+    if args[option] then
+      draft.subject[attribute] = args[option]
+      draft.decided.subject = "option"
+    end
+  end
+  if draft.subject.C and not draft.subject.C:match "^%a%a$" then
+    return nil, ("the country '%s' is not a two-letter code of ISO 3166"):format(draft.subject.C), "usage"
+  end
+  -- X.520: a common name has at most 64 characters; a longer name stands in
+  -- the SAN alone, where clients look (RFC 9525).
+  if #draft.common_name <= 64 then draft.subject.CN = draft.common_name end
+  return true
+end
+
+--- Makes the draft of a request.
+-- @param site as site.lua loads it
+-- @param args the options of new-request, by key
+-- @param known { local_ca = bool, from = row of the certificate to renew or nil }
+-- @return draft { friendly_name, common_name, domains, key, subject, ca,
+--   services, decided = { field = file or "option" }, ... }
+--   | nil, message, "usage" | "limit" | "refused" | ...
+function M.make(site, args, known)
+  local draft = {
+    config = site.config, local_ca = known.local_ca, services = args.services or {},
+    root_domain = args.root_domain, wildcard = args.wildcard or false, decided = {},
+  }
+  local domains, message, code = gather(site, args)
+  if not domains then return nil, message, code end
+  if #domains == 0 and known.from then domains = { table.unpack(known.from.domains) } end
+  if #domains == 0 then
+    return nil, "no name to ask for: give --domain NAME (repeat), --services LIST, or --root-domain D --wildcard",
+      "usage"
+  end
+  draft.domains = domains
+  local from = known.from or {}
+  local steps = {
+    function() return extra_domains(draft, site) end,
+    function()
+      return decide(draft, site, "common_name", args.common_name and domains[1] or from.common_name, "string")
+    end,
+    function() return common_name_first(draft) end,
+    function() return decide(draft, site, "friendly_name", args.name or from.friendly_name, "string") end,
+    function() return names.friendly(draft.friendly_name) end,
+    function() return decide(draft, site, "key", args.key or from.key, "string") end,
+    function() return subject(draft, site, args) end,
+    function() return decide(draft, site, "ca", args.ca, "string") end,
+    function() return validate(draft, site) end,
+  }
+  for _, step in ipairs(steps) do
+    local ok
+    ok, message, code = step()
+    if not ok then return nil, message, code end
+  end
+  return draft
+end
+
+return M

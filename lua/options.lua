@@ -1,0 +1,114 @@
+-- options.lua: a script's declared options -> argparse -> a plain table.
+--
+-- A script declares each option once, as
+--   { "--domain", "a name the certificate covers", argument = "D", many = true }
+--   { "--wildcard", "ask for *.D only" }                        a switch
+--   { "id", "id or name", argument = "ID", optional = true }    a positional
+-- further fields: choices = {...}, convert = function, secret = true.
+-- Help, completion and questions come from this declaration.
+
+local argparse = require "argparse"
+
+local M = {}
+
+--- The key an option has in the parsed arguments: "--state-name" -> state_name.
+function M.key(option)
+  return (option[1]:gsub("^%-+", ""):gsub("%-", "_"))
+end
+
+local function add_positional(parser, option)
+  local positional = parser:argument(M.key(option), option[2])
+  if option.many then
+    positional:args(option.optional and "*" or "+")
+  elseif option.optional then
+    positional:args "?"
+  end
+  if option.argument then positional:argname("<" .. option.argument .. ">") end
+end
+
+local function add_option(parser, option)
+  if not option.argument then
+    parser:flag(option[1], option[2]):target(M.key(option))
+    return
+  end
+  local named = parser:option(option[1], option[2]):target(M.key(option))
+  named:argname(option.argument)
+  if option.many then named:count "*" end
+  if option.choices then named:choices(option.choices) end
+  if option.convert then named:convert(option.convert) end
+end
+
+--- Turns "a,b" into { "a", "b" }, for options that take a list.
+function M.list(text)
+  local items = {}
+  for item in text:gmatch "[^,%s]+" do items[#items + 1] = item end
+  if #items == 0 then return nil, "expected a list such as web,smtp" end
+  return items
+end
+
+--- Turns "30" into 30; refuses anything else.
+function M.number(text)
+  local number = math.tointeger(tonumber(text))
+  if not number or number < 0 then return nil, ("'%s' is not a whole number"):format(text) end
+  return number
+end
+
+local function parser_for(script, command)
+  local name = "certwright " .. script.name
+  if command and command ~= script then name = name .. " " .. command.name end
+  local subject = command or script
+  local parser = argparse(name, subject.summary):add_help(false)
+  parser:usage_max_width(78):help_max_width(78):help_description_margin(30)
+  for _, option in ipairs(subject.options or {}) do
+    if option[1]:sub(1, 1) == "-" then
+      add_option(parser, option)
+    else
+      add_positional(parser, option)
+    end
+  end
+  return parser
+end
+
+--- Parses a command's arguments.
+-- @return a table by option key | nil, message
+function M.parse(script, command, arguments)
+  local ok, parsed = parser_for(script, command):pparse(arguments)
+  if not ok then
+    return nil, ("%s; see certwright help %s"):format(parsed, script.name)
+  end
+  for _, option in ipairs(command.options or {}) do
+    local key = M.key(option)
+    if option.many then parsed[key] = parsed[key] or {} end
+    if type(parsed[key]) == "string" and parsed[key] == "" then
+      return nil, ("%s needs a value that is not empty"):format(option[1])
+    end
+  end
+  return parsed
+end
+
+--- The help text of a script, or of one of its commands.
+function M.help(script, command)
+  if script.commands and not command then
+    local lines = { ("Usage: certwright %s COMMAND ..."):format(script.name), "", script.summary, "", "Commands:" }
+    for name, entry in M.sorted(script.commands) do
+      lines[#lines + 1] = ("   %-12s %s"):format(name, entry.summary)
+    end
+    return table.concat(lines, "\n")
+  end
+  local text = parser_for(script, command):get_help()
+  return script.notes and text .. "\n\n" .. script.notes or text
+end
+
+--- Like pairs, in the order of the keys.
+function M.sorted(t)
+  local keys = {}
+  for key in pairs(t) do keys[#keys + 1] = key end
+  table.sort(keys)
+  local i = 0
+  return function()
+    i = i + 1
+    return keys[i], t[keys[i]]
+  end
+end
+
+return M

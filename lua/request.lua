@@ -1,0 +1,141 @@
+-- request.lua: turns a draft into an object with its key and its request.
+--
+-- The key, the request's file and the row appear together or not at all: the
+-- files are written inside the transaction that adds the row.
+
+local cert = require "core.cert"
+local certificates = require "certificates"
+local completion = require "completion"
+local file = require "core.file"
+local flow = require "flow"
+local key = require "core.key"
+local request = require "core.request"
+local text = require "text"
+
+local M = {}
+
+local DAY = 86400
+
+--- Settles the friendly name: a name that was given must be free, a suggested
+-- one is made free; a renewal takes the old one over.
+-- @return draft | nil, message, "exists" | ...
+function M.name(context, draft, args, from)
+  if from and draft.friendly_name == from.friendly_name then return draft end
+  local base, number = draft.friendly_name, 1
+  while true do
+    local rows, message, code = certificates.named(context.db, draft.friendly_name)
+    if not rows then return nil, message, code end
+    if #rows == 0 then return draft end
+    if args.name then
+      return nil, ("the friendly name '%s' is in use by %d; choose another with --name"):format(
+        text.escape(args.name), rows[1].id), "exists"
+    end
+    number = number + 1
+    draft.friendly_name = ("%s (%d)"):format(base:sub(1, 58), number)
+  end
+end
+
+local function obtain_key(context, draft, args, from)
+  if not args.reuse_key then
+    local made, message, code = key.generate(draft.key)
+    if not made and code == "unsupported" then
+      return nil, ("unknown kind of key '%s': use rsa:2048, rsa:3072, rsa:4096, ec:P-256, ec:P-384 or ed25519")
+        :format(text.escape(draft.key)), "usage"
+    end
+    return made, message, code
+  end
+  if not from.has_private_key then
+    return nil, ("cannot reuse the key of %d: it is not here"):format(from.id), "missing"
+  end
+  return key.open(context:path("keys", from.id .. ".pem"))
+end
+
+-- Writes what --out asks for; a file that is there needs --yes.
+local function write_out(context, args, bytes)
+  if not args.out then return true end
+  local ok, message, code = file.write(args.out, bytes, { mode = 420, exclusive = not context.yes }) -- 0644
+  if not ok and code == "exists" then
+    message = ("'%s' exists already; say --yes to replace it"):format(args.out)
+  end
+  return ok, message, code
+end
+
+local function usage_of(kind)
+  return kind:match "^rsa" and { "digitalSignature", "keyEncipherment" } or { "digitalSignature" }
+end
+
+-- The files of a new object.  A key file that is there already was left by a
+-- crash before its row was committed: nobody ever used it.
+local function write_files(context, id, secret, signed, args, out)
+  local path = context:path("keys", id .. ".pem")
+  local request_path = context:path("requests", id .. ".csr")
+  for _, leftover in ipairs { path, request_path } do
+    if file.stat(leftover) then
+      local ok, message, code = file.remove(leftover)
+      if not ok then return nil, message, code end
+    end
+  end
+  local ok, message, code = secret:save(path)
+  if ok then ok, message, code = file.write(request_path, signed:pem(), { mode = 384 }) end -- 0600
+  if ok then ok, message, code = write_out(context, args, out) end
+  return ok, message, code
+end
+
+-- A self-signed certificate from the request, with the days the site gives.
+local function self_sign(context, secret, signed, kind)
+  local site, message, code = context:site()
+  if not site then return nil, message, code end
+  local now = os.time()
+  return cert.issue {
+    key = secret, request = signed, not_before = now - 300, not_after = now + site.config.self_signed_days * DAY,
+    key_usage = usage_of(kind), extended_key_usage = { "serverAuth" }, ca = false,
+  }
+end
+
+local function complete_self_signed(context, id, secret, signed, kind)
+  local certificate, message, code = self_sign(context, secret, signed, kind)
+  if not certificate then return nil, message, code end
+  local columns, names = completion.columns(context, { certificate })
+  if not columns then return nil, names, code end
+  columns.self_signed = true
+  return flow.advance(context, id, { "created" }, "completed", columns, { names = names, detail = "self-signed" })
+end
+
+--- Makes the key, the request and the object.
+-- @param draft as draft.make returns it; args the options of new-request
+-- @param from the row that is renewed, or nil
+-- @return id | nil, message, code
+function M.create(context, draft, args, from)
+  if args.out and not context.yes and file.stat(args.out) then
+    return nil, ("'%s' exists already; say --yes to replace it"):format(args.out), "exists"
+  end
+  local secret <close>, message, code = obtain_key(context, draft, args, from)
+  if not secret then return nil, message, code end
+  local signed
+  signed, message, code = request.create {
+    key = secret, subject = draft.subject, domains = draft.domains, key_usage = usage_of(draft.key),
+    extended_key_usage = { "serverAuth" },
+  }
+  if not signed then return nil, "cannot make the request: " .. message, code end
+  local fields = signed:fields()
+  local out = args.form == "der" and signed:der() or signed:pem()
+  local id
+  id, message, code = flow.create(context, {
+    state = "created", friendly_name = draft.friendly_name, subject = fields.subject,
+    common_name = draft.common_name, key = fields.key, public_key = fields.public_key,
+    exportable = args.exportable or false, ca = draft.ca, replaces = from and from.id,
+  }, draft.domains, function(new)
+    return write_files(context, new, secret, signed, args, out)
+  end)
+  if not id then return nil, message, code end
+  if args.self_signed then
+    local ok
+    ok, message, code = complete_self_signed(context, id, secret, signed, draft.key)
+    if not ok then return nil, message, code end
+  elseif not args.out then
+    context.printed = out
+  end
+  return id
+end
+
+return M

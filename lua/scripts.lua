@@ -1,0 +1,108 @@
+-- scripts.lua: finds scripts, the site's own first, and checks what they are.
+
+local file = require "core.file"
+local load = require "core.load"
+local loader = require "loader"
+
+local M = {}
+
+local FIELDS = {
+  summary = "string", options = "table", role = "string", run = "function", commands = "table",
+  from = "table", to = "string", text = "function", notes = "string",
+}
+
+-- A script is a declaration plus one function; whatever is missing or strange
+-- is named with its file.
+local function check(path, script, of)
+  local where = of and ("%s (command %s)"):format(path, of) or path
+  if type(script) ~= "table" then
+    return nil, ("'%s' is not a script: it returns no table"):format(where), "parse"
+  end
+  for field, value in pairs(script) do
+    if not FIELDS[field] then
+      return nil, ("'%s' is not a script: unknown field '%s'"):format(where, tostring(field)), "parse"
+    elseif type(value) ~= FIELDS[field] then
+      return nil, ("'%s' is not a script: '%s' must be a %s"):format(where, field, FIELDS[field]), "parse"
+    end
+  end
+  if not script.summary then
+    return nil, ("'%s' is not a script: it has no summary"):format(where), "parse"
+  elseif not script.run and not script.commands then
+    return nil, ("'%s' is not a script: it has neither run nor commands"):format(where), "parse"
+  end
+  return script
+end
+
+-- The folders that may hold scripts, the site's own first.
+local function folders(context)
+  return { context.site_dir .. "/scripts", context.home .. "/scripts" }
+end
+
+--- The path of a script, and whether it is the site's own.
+-- @return path, is_site | nil
+function M.find(context, name)
+  if not name:match "^[%w][%w_-]*$" then return nil end
+  for i, folder in ipairs(folders(context)) do
+    local path = folder .. "/" .. name .. ".lua"
+    if file.stat(path, true) then return path, i == 1 end
+  end
+end
+
+--- Runs the file of a script and checks the table that it returns.
+-- @return the script, with name and path set
+--   | nil, message, "usage" | "parse" | "denied" | "io"
+function M.load(context, name)
+  local path, is_site = M.find(context, name)
+  if not path then
+    return nil, ("there is no command '%s'; see certwright help"):format(name), "usage"
+  end
+  local chunk, message, code = loader.file(path)
+  if not chunk then return nil, message, code end
+  local script
+  script, message, code = check(path, chunk())
+  if not script then return nil, message, code end
+  for command, entry in pairs(script.commands or {}) do
+    local ok
+    ok, message, code = check(path, entry, command)
+    if not ok then return nil, message, code end
+    entry.name = command
+  end
+  script.name, script.path, script.is_site = name, path, is_site
+  return script
+end
+
+--- Which command of a script the arguments ask for.
+-- @return the command and the arguments left for it | nil, message
+function M.command(script, arguments)
+  if not script.commands then return script, arguments end
+  local command = script.commands[arguments[1]]
+  if command then return command, { table.unpack(arguments, 2) } end
+  local names = {}
+  for name in require("options").sorted(script.commands) do names[#names + 1] = name end
+  return nil, ("certwright %s needs a command: %s"):format(script.name, table.concat(names, ", "))
+end
+
+--- The names of all scripts that may be run, sorted, each once.
+-- workflow.lua holds the order of the steps; it is no script.
+function M.names(context)
+  local lfs = require "lfs"
+  local seen, names = { workflow = true }, {}
+  for _, folder in ipairs(folders(context)) do
+    if file.stat(folder, true) then
+      for entry in lfs.dir(folder) do
+        local name = entry:match "^([%w][%w_-]*)%.lua$"
+        if name and not seen[name] then
+          seen[name] = true
+          names[#names + 1] = name
+        end
+      end
+    end
+  end
+  table.sort(names)
+  return names
+end
+
+--- Whether code in this path would be run; used by `help` to say so.
+M.trusted = load.trusted
+
+return M

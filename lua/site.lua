@@ -1,0 +1,190 @@
+-- site.lua: the site folder: its values over the shipped ones, checked, and
+-- its services.  Missing or empty means the defaults.
+
+local file = require "core.file"
+local load = require "core.load"
+
+local M = {}
+M.__index = M
+
+local FIELDS = {
+  organization = "table", key = "string", ca = "string", cas = "table", anchors = "table",
+  accepted_domains = "table", services = "table", self_signed_days = "number",
+}
+
+local SERVICE_FIELDS = {
+  driver = "string", dir = "string", names = "table", endpoints = "table", owner = "string", group = "string",
+  mode = "number", observe_timeout = "number", check = "table", reload = "table", restart = "table",
+}
+
+-- Reads a config.lua: values only, in an empty environment.
+local function read(path)
+  local chunk, message, code = load.file(path, {})
+  if not chunk then
+    if code == "missing" then return {} end
+    return nil, message, code
+  end
+  local ok, values = pcall(chunk)
+  if not ok then
+    return nil, ("'%s' may hold values only: %s"):format(path, tostring(values)), "parse"
+  elseif type(values) ~= "table" then
+    return nil, ("'%s' returns no table of values"):format(path), "parse"
+  end
+  return values
+end
+
+local function check_fields(path, prefix, values, fields)
+  for name, value in pairs(values) do
+    if not fields[name] then
+      return nil, ("'%s': there is no setting '%s%s'"):format(path, prefix, tostring(name)), "parse"
+    elseif type(value) ~= fields[name] then
+      return nil, ("'%s': '%s%s' must be a %s, not a %s"):format(path, prefix, name, fields[name], type(value)), "parse"
+    end
+  end
+  return true
+end
+
+local function check(path, values)
+  local ok, message, code = check_fields(path, "", values, FIELDS)
+  if not ok then return nil, message, code end
+  for _, group in ipairs { "services", "cas" } do
+    for name, entry in pairs(values[group] or {}) do
+      if type(name) ~= "string" or not name:match "^%w[%w_-]*$" then
+        return nil, ("'%s': '%s' is not a name for an entry of %s"):format(path, tostring(name), group), "parse"
+      elseif type(entry) ~= "table" then
+        return nil, ("'%s': '%s.%s' must be a table"):format(path, group, name), "parse"
+      end
+      local key = group == "services" and "driver" or "adapter"
+      if type(entry[key]) ~= "string" then
+        return nil, ("'%s': '%s.%s' needs a %s"):format(path, group, name, key), "parse"
+      end
+    end
+  end
+  return true
+end
+
+-- The site's values over the shipped ones; CAs are added to the shipped CAs.
+local function merge(shipped, own)
+  local config = {}
+  for name, value in pairs(shipped) do config[name] = value end
+  for name, value in pairs(own) do config[name] = value end
+  config.cas = {}
+  for name, entry in pairs(shipped.cas) do config.cas[name] = entry end
+  for name, entry in pairs(own.cas or {}) do config.cas[name] = entry end
+  return config
+end
+
+--- The site of a context: { config =, policy =, dir = }.
+-- @return site | nil, message, "parse" | "denied" | "io"
+function M.load(context)
+  local dir = context.site_dir
+  local shipped, message, code = read(context.home .. "/lua/defaults/config.lua")
+  if not shipped then return nil, message, code end
+  local path = dir .. "/config.lua"
+  local own
+  own, message, code = read(path)
+  if not own then return nil, message, code end
+  local ok
+  ok, message, code = check(path, own)
+  if not ok then return nil, message, code end
+  local policy
+  policy, message, code = require("policy").load(context.home, dir)
+  if not policy then return nil, message, code end
+  return setmetatable({ dir = dir, path = path, config = merge(shipped, own), policy = policy }, M)
+end
+
+-- Where a distribution keeps keys: Debian's folder, or Red Hat's.
+local function default_dir(name)
+  local base = file.stat("/etc/pki/tls", true) and not file.stat("/etc/ssl/private", true)
+    and "/etc/pki/certwright" or "/etc/ssl/certwright"
+  return base .. "/" .. name
+end
+
+-- The names of a service as a list: its `names` values, strings or lists.
+local function names_of(entry)
+  local list, seen = {}, {}
+  local function add(name)
+    if not seen[name] then list[#list + 1] = name end
+    seen[name] = true
+  end
+  for _, value in require("options").sorted(entry.names or {}) do
+    for _, name in ipairs(type(value) == "table" and value or { value }) do add(name) end
+  end
+  return list
+end
+
+--- A service of the site, complete: its driver loaded, its folder known.
+-- @return service | nil, message, "usage" | "parse" | ...
+function M:service(name)
+  local entry = self.config.services[name]
+  if not entry then
+    local known = {}
+    for other in require("options").sorted(self.config.services) do known[#known + 1] = other end
+    return nil, ("there is no service '%s' in '%s'%s"):format(name, self.path,
+      #known > 0 and "; there are: " .. table.concat(known, ", ") or ", which names none"), "usage"
+  end
+  local driver, message, code = require("service").load(entry.driver)
+  if not driver then return nil, ("service '%s': %s"):format(name, message), code end
+  local fields = {}
+  for field, kind in pairs(SERVICE_FIELDS) do fields[field] = kind end
+  for field, kind in pairs(driver.fields or {}) do fields[field] = kind end
+  local ok
+  ok, message, code = check_fields(self.path, "services." .. name .. ".", entry, fields)
+  if not ok then return nil, message, code end
+  local service = { name = name, observe_timeout = 30 }
+  for field, value in pairs(entry) do service[field] = value end
+  service.dir = (service.dir or default_dir(name)):gsub("(.)/+$", "%1")
+  if service.dir:sub(1, 1) ~= "/" then
+    return nil, ("'%s': 'services.%s.dir' must be an absolute path"):format(self.path, name), "parse"
+  end
+  service.domain_names = names_of(entry)
+  service.how = driver
+  return service
+end
+
+--- The services of a list of names, in that order; those that share a `dir`
+-- with one of them come along, since they are one unit.
+-- @return array of services | nil, message, code
+function M:services(names)
+  local list, seen, dirs = {}, {}, {}
+  local function add(name)
+    if seen[name] then return true end
+    local service, message, code = self:service(name)
+    if not service then return nil, message, code end
+    seen[name], dirs[service.dir] = true, true
+    list[#list + 1] = service
+    return true
+  end
+  for _, name in ipairs(names) do
+    local ok, message, code = add(name)
+    if not ok then return nil, message, code end
+  end
+  for name, entry in require("options").sorted(self.config.services) do
+    local dir = (entry.dir or default_dir(name)):gsub("(.)/+$", "%1")
+    if dirs[dir] then
+      local ok, message, code = add(name)
+      if not ok then return nil, message, code end
+    end
+  end
+  return list
+end
+
+--- The entry of a CA, with its adapter loaded.
+-- @return { name =, adapter = string, how = adapter, ... } | nil, message, code
+function M:ca(name)
+  local entry = self.config.cas[name]
+  if not entry then
+    local known = {}
+    for other in require("options").sorted(self.config.cas) do known[#known + 1] = other end
+    return nil, ("there is no CA '%s' in '%s'; there are: %s"):format(name, self.path, table.concat(known, ", ")),
+      "usage"
+  end
+  local adapter, message, code = require("ca").load(entry.adapter)
+  if not adapter then return nil, ("CA '%s': %s"):format(name, message), code end
+  local ca = { name = name }
+  for field, value in pairs(entry) do ca[field] = value end
+  ca.how = adapter
+  return ca
+end
+
+return M

@@ -1,0 +1,219 @@
+-- staging.lua: what is written for a service: the files of a generation, and
+-- everything that is checked before a server is handed them.
+--
+-- Seven of twelve common servers lose TLS or exit when they are handed a bad
+-- pair, with a clean exit status: so these checks are ours to make.
+
+local cert = require "core.cert"
+local file = require "core.file"
+local generation = require "core.generation"
+local host = require "core.host"
+local key = require "core.key"
+local probe = require "core.probe"
+local process = require "core.process"
+local text = require "text"
+
+local M = {}
+
+local FREE_BYTES, FREE_FILES = 1024 * 1024, 64 -- wanted on the disk before anything is written
+
+--- The certificate, chain and key of an object, ready to be written.
+-- @return { chain = array of core.cert, leaf first, key = core.key, fields =,
+--   wanted = { fingerprint, chain } } | nil, message, code
+function M.material(context, row)
+  if not row.certificate then
+    return nil, ("%d has no certificate yet: it is %s"):format(row.id, row.state), "missing"
+  elseif not row.has_private_key then
+    return nil, ("%d has no private key here"):format(row.id), "missing"
+  end
+  local chain, message, code = cert.parse(row.certificate .. (row.chain or ""))
+  if not chain then return nil, message, code end
+  local secret
+  secret, message, code = key.open(context:path("keys", row.id .. ".pem"))
+  if not secret then return nil, message, code end
+  local prints = {}
+  for i, certificate in ipairs(chain) do prints[i] = certificate:fingerprint() end
+  return { chain = chain, key = secret, fields = chain[1]:fields(),
+    wanted = { fingerprint = prints[1], chain = prints } }
+end
+
+-- Each issuer certifies the one before it.
+local function check_chain(chain)
+  local built, message, code = cert.chain(chain, chain[1])
+  if not built then return nil, message, code end
+  if #built ~= #chain then
+    return nil, ("the chain is out of order or does not belong together: %d of %d certificates follow from the leaf")
+      :format(#built, #chain), "mismatch"
+  end
+  return true
+end
+
+--- Checks a pair as no server does: key, order, dates, purpose, and a TLS
+-- handshake in memory.
+-- @return true | nil, message, "mismatch" | "expired" | ...
+function M.check_pair(material, name)
+  local fields, now = material.fields, os.time()
+  local shown = text.escape(fields.common_name or fields.domains[1] or fields.subject)
+  if not material.chain[1]:matches(material.key) then
+    return nil, ("the key does not belong to the certificate '%s'"):format(shown), "mismatch"
+  elseif now > fields.not_after then
+    return nil, ("the certificate '%s' expired on %s"):format(shown, text.time(fields.not_after)), "expired"
+  elseif now < fields.not_before then
+    return nil, ("the certificate '%s' is not valid before %s"):format(shown, text.time(fields.not_before)), "expired"
+  elseif fields.ca then
+    return nil, ("'%s' is the certificate of a CA, not of a server"):format(shown), "mismatch"
+  end
+  local purposes, serves = fields.extended_key_usage, false
+  for _, purpose in ipairs(purposes) do
+    serves = serves or purpose == "serverAuth" or purpose == "anyExtendedKeyUsage"
+  end
+  if #purposes > 0 and not serves then
+    return nil, ("the certificate '%s' is not for servers: its extended key usage is %s"):format(shown,
+      table.concat(purposes, ", ")), "mismatch"
+  end
+  local ok, message, code = check_chain(material.chain)
+  if not ok then return nil, message, code end
+  return probe.rehearse { chain = material.chain, key = material.key, name = name }
+end
+
+--- Which of a service's names the certificate covers: those are asked for by
+-- SNI.  None of them: refused.
+-- @return names, missing | nil, message, "mismatch"
+function M.names(material, service)
+  local covered, missing = {}, {}
+  for _, name in ipairs(service.domain_names) do
+    local plain = name:lower():gsub("%.$", "")
+    local asked = not plain:find("*", 1, true) -- a wildcard is no name that a client asks for
+    if asked then
+      local list = material.chain[1]:covers(plain) and covered or missing
+      list[#list + 1] = plain
+    end
+  end
+  if #covered == 0 and #missing > 0 then
+    return nil, ("the certificate covers none of the names of '%s': %s; it covers %s"):format(service.name,
+      text.names(missing), text.names(material.fields.domains)), "mismatch"
+  end
+  return covered, missing
+end
+
+-- The nearest folder above path that exists.
+local function existing(path)
+  while not file.stat(path, true) and path ~= "/" do path = path:match "^(.+)/[^/]+$" or "/" end
+  return path
+end
+
+--- Checks that a unit's folder can be written and trusted.
+-- @return true | nil, message, "denied" | "io" | "exists"
+function M.check_folder(dir)
+  local status = file.stat(dir, true)
+  if status then
+    local me = host.user()
+    if status.kind ~= "folder" then return nil, ("'%s' is not a folder"):format(dir), "exists" end
+    if (status.owner ~= 0 and status.owner ~= me) or status.mode & 18 ~= 0 then -- 0022
+      return nil, ("refused to write keys below '%s': owner %d, mode %04o: others could replace them; to mend it: "
+        .. "chown %d '%s' && chmod 755 '%s'"):format(dir, status.owner, status.mode, me, dir, dir), "denied"
+    end
+  end
+  local room, message, code = file.filesystem(existing(dir))
+  if not room then return nil, message, code end
+  if room.free < FREE_BYTES or (room.inodes and room.inodes >= 0 and room.inodes < FREE_FILES and room.inodes ~= 0) then
+    return nil, ("cannot write below '%s': the disk is full (%d bytes free, %d wanted)"):format(dir, room.free,
+      FREE_BYTES), "io"
+  end
+  return true
+end
+
+-- Owner, group and mode of the key files, as the site gives them.
+local function rights(service)
+  local owner, group
+  if service.owner then
+    local user, message, code = host.lookup(service.owner)
+    if not user then return nil, ("service '%s': owner: %s"):format(service.name, message), code end
+    owner = user.uid
+  end
+  if service.group then
+    local entry, message, code = host.group(service.group)
+    if not entry then return nil, ("service '%s': group: %s"):format(service.name, message), code end
+    group = entry.gid
+  end
+  local mode = service.mode or (group and 416 or 384) -- 0640, 0600
+  if mode & 7 ~= 0 then
+    return nil, ("service '%s': a key's mode may give others nothing, not %04o"):format(service.name, mode), "denied"
+  end
+  return { owner = owner, group = group, mode = mode }
+end
+
+local function pems(chain, first)
+  local list = {}
+  for i = first, #chain do list[#list + 1] = chain[i]:pem() end
+  return table.concat(list)
+end
+
+-- The files of a generation, for generation.write.
+local function files_of(unit, material, folder)
+  local access, message, code = rights(unit.services[1])
+  if not access then return nil, message, code end
+  local function secret(...)
+    return { mode = access.mode, owner = access.owner, group = access.group, material.key, ... }
+  end
+  local full = pems(material.chain, 1)
+  local files = {
+    ["fullchain.pem"] = { full }, ["cert.pem"] = { material.chain[1]:pem() },
+    ["chain.pem"] = { pems(material.chain, 2) }, ["privkey.pem"] = secret(), ["combined.pem"] = secret(full),
+  }
+  for _, service in ipairs(unit.services) do
+    local extra
+    extra, message, code = service.how.files(service, folder)
+    if not extra then return nil, message, code end
+    for name, content in pairs(extra) do files[name] = { content } end
+  end
+  return files
+end
+
+-- Tries to read the files with the rights of the running service.
+local function check_readable(unit, folder)
+  for _, service in ipairs(unit.services) do
+    local pid = service.how.pid(service)
+    local running = pid and host.process(pid)
+    if running and running.uid ~= (host.user()) then
+      for _, name in ipairs { "fullchain.pem", "privkey.pem", "combined.pem" } do
+        local result, message, code = process.run({ "test", "-r", folder .. "/" .. name },
+          { uid = running.uid, gid = running.gid, timeout = 10 })
+        if not result then return nil, message, code end
+        if result.status ~= 0 then
+          return nil, ("'%s' could not read %s/%s: it runs as user %d; give its key an owner or group in the site's "
+            .. "config.lua"):format(service.name, folder, name, running.uid), "denied"
+        end
+      end
+    end
+  end
+  return true
+end
+
+--- Writes a generation for a unit; nothing points at it yet.
+-- @param unit { dir =, services =, new = name of the generation }
+-- @return true | nil, message, code
+function M.write(unit, material)
+  local folder = unit.dir .. "/" .. unit.new
+  local files, message, code = files_of(unit, material, folder)
+  if not files then return nil, message, code end
+  local ok
+  ok, message, code = file.mkdirs(unit.dir, 493) -- 0755
+  if ok then ok, message, code = generation.write(unit.dir, unit.new, files) end
+  if ok and file.stat("/sys/fs/selinux/enforce", true) then
+    ok, message, code = process.run { "restorecon", "-RF", folder }
+  end
+  if ok then ok, message, code = check_readable(unit, folder) end
+  return ok and true, message, code
+end
+
+--- The fingerprint of the certificate in a folder of files, if there is one.
+function M.written(folder)
+  for _, name in ipairs { "fullchain.pem", "cert.pem" } do
+    local bytes = file.stat(folder .. "/" .. name, true) and file.read(folder .. "/" .. name)
+    local list = bytes and cert.parse(bytes)
+    if list and list[1] then return list[1]:fingerprint() end
+  end
+end
+
+return M

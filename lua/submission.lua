@@ -1,0 +1,89 @@
+-- submission.lua: a request and its CA: handing it over, and asking for the
+-- certificate.
+
+local certificates = require "certificates"
+local file = require "core.file"
+local flow = require "flow"
+local request = require "core.request"
+local text = require "text"
+
+local M = {}
+
+--- The states from which a request may be submitted; one that was submitted
+-- may be submitted again, to the same CA or another.
+M.from = { "created", "submitted", "rejected" }
+
+-- What an adapter is told of a request.
+local function order_of(context, row)
+  local bytes, message, code = file.read(context:path("requests", row.id .. ".csr"))
+  if not bytes then return nil, message, code end
+  local parsed
+  parsed, message, code = request.parse(bytes)
+  if not parsed then return nil, message, code end
+  return {
+    id = row.id, request = parsed, domains = row.domains, ticket = row.ticket, friendly_name = row.friendly_name,
+  }
+end
+
+local function prepare(context, row, name)
+  local site, message, code = context:site()
+  if not site then return nil, message, code end
+  local ca
+  ca, message, code = site:ca(name)
+  if not ca then return nil, message, code end
+  local order
+  order, message, code = order_of(context, row)
+  if not order then return nil, message, code end
+  return ca, order
+end
+
+local function submit(context, row, name)
+  local ca, order, code = prepare(context, row, name)
+  if not ca then return nil, order, code end
+  if context.dry_run then
+    context:say("would submit request %d to the CA '%s' (%s)", row.id, name, ca.how.summary)
+    return { dry_run = true }
+  end
+  local answer, message
+  answer, message, code = ca.how.submit(ca, order, context)
+  if not answer then
+    if code == "rejected" then
+      flow.advance(context, row.id, M.from, "rejected", { ca = name }, { detail = message })
+    end
+    return nil, message, code
+  end
+  local ok
+  ok, message, code = flow.advance(context, row.id, M.from, "submitted",
+    { ca = name, ticket = answer.ticket or certificates.NULL },
+    { detail = answer.ticket and ("to %s, ticket %s"):format(name, answer.ticket) or "to " .. name })
+  if not ok then return nil, message, code end
+  return { issued = answer.issued, ticket = answer.ticket, advice = answer.advice, ca = name }
+end
+
+--- Hands a request to a CA and records that.
+-- @param name the CA's, or nil: the one its draft chose
+-- @return { issued = bool, ticket =, advice =, ca = } | nil, message, code
+function M.submit(context, row, name)
+  if row.state == "completed" then
+    return nil, ("%d is completed already; renew it with: certwright new-request --from %d"):format(row.id, row.id),
+      "exists"
+  elseif not flow.holds(M.from, row.state) then
+    return nil, ("cannot submit %d: it was %s"):format(row.id, row.state), "mismatch"
+  end
+  return flow.locked(context, row.id, function() return submit(context, row, name or row.ca) end)
+end
+
+--- Asks the CA of a submitted request for its certificate.
+-- @return bytes | nil, message, "pending" | "rejected" | "usage" | ...
+function M.collect(context, row)
+  local ca, order, code = prepare(context, row, row.ca)
+  if not ca then return nil, order, code end
+  local bytes, message
+  bytes, message, code = ca.how.collect(ca, order, context)
+  if not bytes and code == "rejected" then
+    flow.advance(context, row.id, M.from, "rejected", {}, { detail = text.escape(message) })
+  end
+  return bytes, message, code
+end
+
+return M

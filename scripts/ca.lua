@@ -1,0 +1,66 @@
+-- ca: the embedded local CA.
+
+local authority = require "ca.local"
+local file = require "core.file"
+local json = require "json"
+local text = require "text"
+
+local FIELDS = { "subject", "fingerprint", "not_before", "not_after", "file" }
+
+local function fields_of(root, path)
+  local fields = root:fields()
+  return json.object({
+    subject = fields.subject, fingerprint = fields.fingerprint, not_before = text.time(fields.not_before),
+    not_after = text.time(fields.not_after), file = path or json.null,
+  }, FIELDS)
+end
+
+local function init(_, context)
+  local db, message, code = context:write()
+  if not db then return nil, message, code end
+  local site
+  site, message, code = context:site()
+  if not site then return nil, message, code end
+  local root
+  root, message, code = authority.init(context, site.config.organization)
+  if not root then return nil, message, code end
+  context:say("made a root and an issuing CA in %s", context:path "ca")
+  context:say("clients must trust the root: certwright ca root --out root.pem")
+  return fields_of(root, context:path("ca", "root.pem"))
+end
+
+local function root(args, context)
+  local certificate, message, code = authority.root(context)
+  if not certificate then return nil, message, code end
+  if args.out then
+    local ok
+    ok, message, code = file.write(args.out, certificate:pem(), { mode = 420, exclusive = not context.yes }) -- 0644
+    if not ok then
+      if code == "exists" then message = ("'%s' exists already; say --yes to replace it"):format(args.out) end
+      return nil, message, code
+    end
+    context:say("wrote the root certificate to %s", args.out)
+  else
+    context.printed = certificate:pem()
+  end
+  return fields_of(certificate, args.out)
+end
+
+local function summary(fields)
+  return text.fields { { "Root", text.escape(fields.subject) }, { "SHA-256", fields.fingerprint },
+    { "Valid until", fields.not_after } }
+end
+
+return {
+  summary = "the embedded local CA",
+  role = "organization-management",
+  commands = {
+    init = { summary = "make the local CA: a root and an issuing CA", options = {}, run = init, text = summary },
+    root = {
+      summary = "write the local CA's root certificate",
+      options = { { "--out", "write to FILE instead of standard output", argument = "FILE" } },
+      run = root,
+      text = function(fields, context) return context.printed or summary(fields) end,
+    },
+  },
+}

@@ -1,0 +1,66 @@
+-- check: probes every assignment again, and says what clients see now.
+
+local certificates = require "certificates"
+local inspection = require "inspection"
+local json = require "json"
+local object = require "object"
+local text = require "text"
+
+local INTERVAL = 60 -- seconds between two rounds of --watch
+
+local function lines_of(list)
+  local rows = { { "ID", "SERVICE", "ENDPOINT", "ADDRESS", "NAME", "STATE", "OBSERVED" } }
+  local function shown(value) return value == json.null and "-" or text.escape(value) end
+  for _, fields in ipairs(list) do
+    for _, a in ipairs(fields.assignments) do
+      if a.state ~= "replaced" then
+        local observed = a.observed ~= json.null and a.observed:sub(1, 16) or "-"
+        rows[#rows + 1] = { tostring(fields.id), a.service, shown(a.endpoint), shown(a.address), shown(a.name), a.state,
+          observed }
+      end
+    end
+  end
+  if #rows == 1 then return "nothing is assigned yet" end
+  return text.table(rows)
+end
+
+local function round(context)
+  local ids, problems, code = inspection.run(context)
+  if not ids then return nil, problems, code end
+  local list = json.array()
+  for _, id in ipairs(ids) do
+    local row, message, what = certificates.get(context.db, id)
+    if not row then return nil, message, what end
+    local fields
+    fields, message, what = object.fields(context, row)
+    if not fields then return nil, message, what end
+    list[#list + 1] = fields
+  end
+  if #problems > 0 then return list, table.concat(problems, "\n"), "unobserved" end
+  return list
+end
+
+return {
+  summary = "probe every assignment again",
+  role = "auditor",
+  options = { { "--watch", "go on until interrupted, a round a minute" } },
+  text = lines_of,
+
+  run = function(args, context)
+    local status = require("core.file").stat(context:path "store.db", true)
+    local db, message, code
+    if status and not context.dry_run then
+      db, message, code = context:write()
+    else
+      db, message, code = context:read()
+    end
+    if not db then return nil, message, code end
+    while args.watch do
+      local list, why = round(context)
+      if not list then return nil, why end
+      context:say("%s", text.time(os.time()) .. "  " .. (why or "every assignment is as it should be"))
+      require("core.host").sleep(INTERVAL)
+    end
+    return round(context)
+  end,
+}

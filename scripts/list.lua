@@ -1,0 +1,56 @@
+-- list: every request and certificate, a line each.
+
+local certificates = require "certificates"
+local object = require "object"
+local options = require "options"
+local text = require "text"
+
+local DAY = 86400
+
+local function row_of(fields)
+  local json = require "json"
+  local until_ = fields.not_after ~= json.null and fields.not_after:sub(1, 10) or "-"
+  local services = #fields.services > 0 and table.concat(fields.services, ",") or "-"
+  local print_ = fields.fingerprint ~= json.null and fields.fingerprint:sub(1, 16) or "-"
+  return { tostring(fields.id), text.escape(fields.friendly_name), fields.state, fields.status, until_, services,
+    print_, text.names(fields.domains) }
+end
+
+return {
+  summary = "list requests and certificates",
+  role = "auditor",
+  options = {
+    { "--status", "only those of this status (Valid, PendingRequest, DateInvalid, Untrusted, ...)", argument = "S" },
+    { "--domain", "only those that name this domain", argument = "D" },
+    { "--service", "only those on this service", argument = "S" },
+    { "--expiring", "only certificates that expire within so many days", argument = "DAYS", convert = options.number },
+  },
+
+  text = function(list)
+    if #list == 0 then return "there is nothing yet; begin with: certwright new-request" end
+    local rows = { { "ID", "NAME", "STATE", "STATUS", "UNTIL", "SERVICES", "SHA-256", "DOMAINS" } }
+    for _, fields in ipairs(list) do rows[#rows + 1] = row_of(fields) end
+    return text.table(rows)
+  end,
+
+  run = function(args, context)
+    local db, message, code = context:read()
+    if not db then return nil, message, code end
+    local rows
+    rows, message, code = certificates.list(db, {
+      domain = args.domain, service = args.service, before = args.expiring and os.time() + args.expiring * DAY,
+    })
+    if not rows then return nil, message, code end
+    local list = require("json").array()
+    for _, row in ipairs(rows) do
+      if not args.status or object.status(row):lower() == args.status:lower() then
+        local fields
+        fields, message, code = object.fields(context, row)
+        if not fields then return nil, message, code end
+        list[#list + 1] = fields
+      end
+    end
+    require("recovery").mention(context)
+    return list
+  end,
+}

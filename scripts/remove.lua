@@ -1,0 +1,71 @@
+-- remove: forgets a request or certificate and deletes its key.  Refused while
+-- a service still has it; a pending request needs --yes.
+
+local assignments = require "assignments"
+local certificates = require "certificates"
+local completion = require "completion"
+local file = require "core.file"
+local flow = require "flow"
+local object = require "object"
+
+local function still_assigned(context, row)
+  local rows, message, code = assignments.of(context.db, row.id)
+  if not rows then return nil, message, code end
+  local services = assignments.services(rows)
+  if #services == 0 then return true end
+  return nil, ("cannot remove %d: it is assigned to %s; assign another certificate there first"):format(row.id,
+    table.concat(services, ", ")), "denied"
+end
+
+-- The row goes first: a key without a row is harmless, a row without its key
+-- would promise what is not there.
+local function remove(context, row)
+  local ok, message, code = still_assigned(context, row)
+  if not ok then return nil, message, code end
+  ok, message, code = context.db:transaction(function()
+    local done, why, what = certificates.record(context.db, row.id, context:who(), "removed", row.fingerprint)
+    if done then done, why, what = certificates.remove(context.db, row.id) end
+    return done, why, what
+  end)
+  if not ok then return nil, message, code end
+  for _, path in ipairs { context:path("keys", row.id .. ".pem"), context:path("requests", row.id .. ".csr") } do
+    if file.stat(path) then
+      ok, message, code = file.remove(path)
+      if not ok then return nil, message, code end
+    end
+  end
+  return true
+end
+
+return {
+  summary = "remove a request or certificate and its key",
+  role = "operator",
+  options = {
+    { "cert", "id, friendly name, or 6 or more hex digits of a fingerprint", argument = "CERT" },
+  },
+  text = function(fields) return ("removed %d"):format(fields.id) end,
+
+  run = function(args, context)
+    local db, message, code = context:write()
+    if not db then return nil, message, code end
+    local row
+    row, message, code = object.find(db, args.cert)
+    if not row then return nil, message, code end
+    if flow.holds(completion.from, row.state) and not context.yes and not context.dry_run then
+      return nil, ("request %d is pending: removing it deletes the key that its certificate would need; "
+        .. "say --yes to do so, or cancel it first"):format(row.id), "usage"
+    end
+    local fields
+    fields, message, code = object.fields(context, row)
+    if not fields then return nil, message, code end
+    local ok
+    if context.dry_run then
+      ok, message, code = still_assigned(context, row)
+      if ok then context:say("would remove %d and its key", row.id) end
+    else
+      ok, message, code = flow.locked(context, row.id, function() return remove(context, row) end)
+    end
+    if not ok then return nil, message, code end
+    return fields
+  end,
+}
