@@ -130,9 +130,11 @@ X509 *core_cert_read(const unsigned char **der, long length);
 
 /* names.c: subjects, in and out */
 
-/* Pushes a box that owns the X509_NAME made from the table at index (none or
- * nil: an empty name); on a refusal nil, message, code instead, and returns
- * NULL. */
+/* Adds what the table at index (none or nil: nothing) has to a name that
+ * something else owns; false: nil, message, code pushed. */
+bool core_add_subject(lua_State *L, int index, X509_NAME *name);
+/* Pushes a box that owns the X509_NAME made from the table at index; on a
+ * refusal nil, message, code instead, and returns NULL. */
 X509_NAME *core_push_subject(lua_State *L, int index);
 /* Pushes the RFC 4514 text, the array of parts, the last CN (or nil). */
 void core_push_name_text(lua_State *L, const X509_NAME *name);

@@ -70,7 +70,7 @@ enum dialogue_result dialogue_feed(struct dialogue *d, const char *bytes,
 void dialogue_farewell(struct dialogue *d);
 
 /* Writes bytes as printable ASCII, the rest as \xHH, shortened with "..." to
- * what fits into size and DIALOGUE_QUOTE; out ends with NUL. */
+ * what fits into size (4 at least) and DIALOGUE_QUOTE; out ends with NUL. */
 void dialogue_escape(char *out, size_t size, const char *bytes, size_t length);
 
 #endif

@@ -89,19 +89,13 @@ void probe_fail_errno(struct probe *p, int error) {
   probe_fail(p, code, "%s", strerror(error));
 }
 
-double probe_clock(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
 void probe_enter(struct probe *p, enum probe_step step, short events) {
   double limit = p->limit;
   if (step == PROBE_FAREWELL && limit > FAREWELL_SECONDS)
     limit = FAREWELL_SECONDS;
   p->step = step;
   p->events = events;
-  p->deadline = probe_clock() + limit;
+  p->deadline = core_clock() + limit;
 }
 
 /* TLS */
@@ -110,6 +104,16 @@ static int accept_any(X509_STORE_CTX *store, void *unused) {
   (void)store;
   (void)unused;
   return 1;
+}
+
+/* Called when the server asks for the client's certificate: there is none. */
+static int note_request(SSL *ssl, X509 **certificate, EVP_PKEY **key) {
+  struct probe *p = SSL_get_app_data(ssl);
+  (void)certificate;
+  (void)key;
+  if (p != NULL)
+    p->asked = true;
+  return 0;
 }
 
 SSL_CTX *probe_context(void) {
@@ -122,6 +126,7 @@ SSL_CTX *probe_context(void) {
     return NULL;
   SSL_CTX_set_verify(context, SSL_VERIFY_NONE, NULL);
   SSL_CTX_set_cert_verify_callback(context, accept_any, NULL);
+  SSL_CTX_set_client_cert_cb(context, note_request);
   SSL_CTX_set_security_level(context, 0);
   SSL_CTX_set_options(context, SSL_OP_LEGACY_SERVER_CONNECT);
   SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
@@ -133,7 +138,7 @@ SSL_CTX *probe_context(void) {
   return NULL;
 }
 
-/* Keeps the chain that was sent; 0, or what is wrong with it. */
+/* Keeps the chain that was sent; NULL, or what is wrong with it. */
 static const char *keep_chain(struct probe *p) {
   STACK_OF(X509) *sent = SSL_get_peer_cert_chain(p->ssl);
   int count = sk_X509_num(sent), i;
@@ -169,20 +174,39 @@ static bool wants(struct probe *p, int result) {
   return true;
 }
 
+/* The reason of an error of libssl itself, 0 of any other. */
+static int tls_reason(unsigned long error) {
+  return ERR_GET_LIB(error) == ERR_LIB_SSL ? ERR_GET_REASON(error) : 0;
+}
+
+/* An alert that the server sent has its number above the offset. */
+static bool is_alert(unsigned long error) {
+  int reason = tls_reason(error);
+  return reason > SSL_AD_REASON_OFFSET && reason <= SSL_AD_REASON_OFFSET + 255;
+}
+
 static void fail_handshake(struct probe *p, int result) {
   int error = SSL_get_error(p->ssl, result), system = errno;
-  unsigned long reason = ERR_peek_error();
-  if (error == SSL_ERROR_SYSCALL && reason == 0 && system != 0)
+  unsigned long first = ERR_peek_error();
+  if (error == SSL_ERROR_SYSCALL && first == 0 && system != 0)
     probe_fail_errno(p, system);
-  else if (reason == 0 ||
-           ERR_GET_REASON(reason) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
+  else if (first == 0 ||
+           tls_reason(first) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
     probe_fail(p, "io", "the server closed the connection");
-  else if (ERR_GET_REASON(reason) > SSL_AD_REASON_OFFSET)
+  else if (is_alert(first))
     probe_fail(p, "refused", "%s", core_reason());
-  else if (ERR_GET_REASON(reason) == SSL_R_EXCESSIVE_MESSAGE_SIZE)
+  else if (tls_reason(first) == SSL_R_EXCESSIVE_MESSAGE_SIZE)
     probe_fail(p, "limit", "%s", core_reason());
   else
     probe_fail(p, "parse", "%s", core_reason());
+}
+
+/* Whether the server, having proved that it holds the key, turned us away for
+ * want of a certificate: TLS 1.2 ends the handshake so, TLS 1.3 lets it be. */
+static bool turned_away(const struct probe *p) {
+  int type;
+  return p->asked && SSL_get_peer_signature_type_nid(p->ssl, &type) == 1 &&
+         is_alert(ERR_peek_error());
 }
 
 /* Farewell: QUIT or LOGOUT, then close_notify, then the server's end. */
@@ -225,9 +249,10 @@ static void shake_hands(struct probe *p) {
   ERR_clear_error();
   errno = 0;
   result = SSL_do_handshake(p->ssl);
-  if (result != 1) {
-    if (!wants(p, result))
-      fail_handshake(p, result);
+  if (result != 1 && wants(p, result))
+    return;
+  if (result != 1 && !turned_away(p)) {
+    fail_handshake(p, result);
     return;
   }
   trouble = keep_chain(p);
@@ -235,7 +260,11 @@ static void shake_hands(struct probe *p) {
     probe_fail(p, "parse", "%s", trouble);
     return;
   }
-  p->seconds = probe_clock() - p->began;
+  p->seconds = core_clock() - p->began;
+  if (result != 1) {
+    probe_finish(p);
+    return;
+  }
   probe_enter(p, PROBE_FAREWELL, POLLIN);
   if (p->dialogue != NULL)
     dialogue_leave(p->dialogue, scheme->protocol, scheme->starttls);
@@ -253,6 +282,7 @@ static void start_tls(struct probe *p) {
     probe_fail(p, "io", "%s", core_reason());
     return;
   }
+  SSL_set_app_data(p->ssl, p);
   SSL_set_connect_state(p->ssl);
   shake_hands(p);
 }

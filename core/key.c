@@ -9,6 +9,7 @@
 
 #include <limits.h>
 #include <openssl/err.h>
+#include <openssl/rsa.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,15 +39,46 @@ EVP_PKEY *core_key_test(lua_State *L, int index) {
 
 /* --- making a key */
 
-/* Makes a key of a kind whose name OpenSSL knows. */
-static EVP_PKEY *generate_named(const char *name) {
-  EVP_PKEY *key = NULL;
+static void free_context(void *value) {
+  EVP_PKEY_CTX_free(value);
+}
+
+/* The bits in "rsa:BITS"; 0 when there is no such number. */
+static unsigned long rsa_bits(const char *kind) {
+  const char *digits = kind + 4;
+  if (*digits == '\0' || digits[strspn(digits, "0123456789")] != '\0')
+    return 0;
+  return strtoul(digits, NULL, 10);
+}
+
+/* What makes keys of a kind, to be freed; NULL on failure. */
+static EVP_PKEY_CTX *new_context(const char *kind) {
+  bool rsa = strncmp(kind, "rsa:", 4) == 0, ec = strncmp(kind, "ec:", 3) == 0;
+  const char *name = rsa ? "RSA" : ec ? "EC" : kind;
   EVP_PKEY_CTX *context = EVP_PKEY_CTX_new_from_name(NULL, name, NULL);
   if (context != NULL && EVP_PKEY_keygen_init(context) > 0 &&
-      EVP_PKEY_generate(context, &key) <= 0)
-    key = NULL;
+      (!rsa ||
+       EVP_PKEY_CTX_set_rsa_keygen_bits(context, (int)rsa_bits(kind)) > 0) &&
+      (!ec || EVP_PKEY_CTX_set_group_name(context, kind + 3) > 0))
+    return context;
   EVP_PKEY_CTX_free(context);
-  return key;
+  return NULL;
+}
+
+/* Pushes the holder of a kind's context.  It is kept, in the function's first
+ * upvalue, since setting up a curve costs as much as making a key on it. */
+static core_holder *push_context(lua_State *L, const char *kind) {
+  core_holder *holder;
+  if (lua_getfield(L, lua_upvalueindex(1), kind) == LUA_TUSERDATA)
+    return lua_touserdata(L, -1);
+  lua_pop(L, 1);
+  holder = core_push_holder(L, free_context);
+  holder->value = new_context(kind);
+  if (holder->value != NULL) {
+    lua_pushvalue(L, -1);
+    lua_setfield(L, lua_upvalueindex(1), kind);
+  }
+  return holder;
 }
 
 /*
@@ -56,12 +88,13 @@ static EVP_PKEY *generate_named(const char *name) {
  */
 static int l_generate(lua_State *L) {
   const char *kind = luaL_checkstring(L, 1);
-  EVP_PKEY **box = core_key_new(L);
-  ERR_clear_error();
+  EVP_PKEY **box;
+  core_holder *context;
+  lua_settop(L, 1);
+  box = core_key_new(L);
   if (strncmp(kind, "rsa:", 4) == 0) {
-    size_t digits = strspn(kind + 4, "0123456789");
-    unsigned long bits = strtoul(kind + 4, NULL, 10);
-    if (digits == 0 || kind[4 + digits] != '\0')
+    unsigned long bits = rsa_bits(kind);
+    if (bits == 0)
       return core_fail(L, "unsupported",
                        "cannot generate a key of kind '%s': no number of bits",
                        kind);
@@ -69,15 +102,13 @@ static int l_generate(lua_State *L) {
       return core_fail(L, "limit",
                        "cannot generate a key of kind '%s': not %d to %d bits",
                        kind, NEW_RSA_BITS_MIN, NEW_RSA_BITS_MAX);
-    *box = EVP_PKEY_Q_keygen(NULL, NULL, "RSA", (size_t)bits);
-  } else if (strncmp(kind, "ec:", 3) == 0) {
-    *box = EVP_PKEY_Q_keygen(NULL, NULL, "EC", kind + 3);
-  } else {
-    *box = generate_named(kind);
   }
-  if (*box == NULL)
+  ERR_clear_error();
+  context = push_context(L, kind);
+  if (context->value == NULL || EVP_PKEY_generate(context->value, box) <= 0)
     return core_fail(L, "unsupported", "cannot generate a key of kind '%s': %s",
                      kind, core_reason());
+  lua_settop(L, 2);
   return 1;
 }
 
@@ -297,5 +328,8 @@ static const luaL_Reg metamethods[] = {{"__gc", l_close},
 int luaopen_core_key(lua_State *L) {
   core_type(L, CORE_KEY, methods, metamethods);
   luaL_newlib(L, functions);
+  lua_newtable(L);
+  lua_pushcclosure(L, l_generate, 1);
+  lua_setfield(L, -2, "generate");
   return 1;
 }

@@ -181,22 +181,26 @@ static bool add_array(lua_State *L, int index, X509_NAME *name) {
   return true;
 }
 
-X509_NAME *core_push_subject(lua_State *L, int index) {
-  core_holder *holder;
-  bool done = true;
+bool core_add_subject(lua_State *L, int index, X509_NAME *name) {
   index = lua_absindex(L, index);
-  if (!lua_isnoneornil(L, index) && !lua_istable(L, index))
+  if (lua_isnoneornil(L, index))
+    return true;
+  if (!lua_istable(L, index))
     luaL_error(L, "a subject must be a table, not a %s",
                luaL_typename(L, index));
   luaL_checkstack(L, 20, "subject");
+  return lua_rawlen(L, index) > 0 ? add_array(L, index, name)
+                                  : add_map(L, index, name);
+}
+
+X509_NAME *core_push_subject(lua_State *L, int index) {
+  core_holder *holder;
+  index = lua_absindex(L, index);
   holder = core_push_holder(L, free_name);
   holder->value = X509_NAME_new();
   if (holder->value == NULL)
     luaL_error(L, "not enough memory");
-  if (lua_istable(L, index))
-    done = lua_rawlen(L, index) > 0 ? add_array(L, index, holder->value)
-                                    : add_map(L, index, holder->value);
-  return done ? holder->value : NULL;
+  return core_add_subject(L, index, holder->value) ? holder->value : NULL;
 }
 
 /* --- a subject out */

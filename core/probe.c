@@ -141,7 +141,7 @@ static void resolved(struct run *run, struct probe *p) {
 }
 
 static void begin(struct run *run, struct probe *p) {
-  p->began = probe_clock();
+  p->began = core_clock();
   if (p->address_length > 0 ||
       endpoint_address(p->endpoint.host, &p->address, &p->address_length)) {
     probe_connect(p);
@@ -176,7 +176,7 @@ static void wait_for_events(struct run *run) {
     first = p->deadline < first ? p->deadline : first;
     run->polled[i] = (struct pollfd){.fd = p->descriptor, .events = p->events};
   }
-  left = first - probe_clock();
+  left = first - core_clock();
   if (poll(run->polled, run->active_count,
            left > 0 ? (int)ceil(left * 1000) : 0) < 0)
     for (i = 0; i < run->active_count; i++)
@@ -190,7 +190,7 @@ static void advance(struct run *run, struct probe *p, bool event) {
     resolved(run, p);
   else if (event)
     probe_advance(p);
-  if (p->step != step || probe_clock() < p->deadline)
+  if (p->step != step || core_clock() < p->deadline)
     return;
   if (step == PROBE_FAREWELL)
     probe_finish(p);
@@ -365,14 +365,17 @@ static void push_result(lua_State *L, struct probe *p) {
  *
  * One result for each endpoint and address, in the order of the endpoints:
  * { endpoint, address, name, fingerprint (SHA-256 of the first certificate),
- *   chain (core.cert boxes as sent), protocol, cipher, seconds }, or
+ *   chain (core.cert boxes as sent), protocol, cipher, seconds (from its start
+ *   to the certificate) }, or
  * { endpoint, address, name, error (a message), code, step }:
  *   step "url": code "usage" | "unsupported"
  *   step "resolve": "missing" | "timeout" | "io"
  *   step "connect": "refused" | "timeout" | "denied" | "io"
  *   steps "greeting", "starttls", "handshake": "refused" | "timeout" | "parse"
  *     | "limit" | "io", and "unsupported" where STARTTLS is not offered
- * Nothing is verified: what is expired, weak or not for that name is a result.
+ * Nothing is verified: what is expired, weak or not for that name is a result,
+ * and so is a server that wants a certificate of the client.  A URL that is
+ * none comes back escaped and shortened.
  */
 static int l_run(lua_State *L) {
   struct run *run;

@@ -39,6 +39,7 @@ struct probe {
   short events;
   struct dialogue *dialogue;
   SSL *ssl;
+  bool asked;     /* the server wanted a certificate of ours */
   bool closing;   /* close_notify was sent */
   size_t drained; /* bytes read since the handshake */
   /* what was seen */
@@ -65,7 +66,6 @@ void probe_fail(struct probe *p, const char *code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void probe_fail_errno(struct probe *p, int error);
 
-double probe_clock(void);
 const char *probe_step_name(enum probe_step step);
 void probe_address(const struct probe *p, char text[ADDRESS_SIZE]);
 

@@ -40,12 +40,12 @@ static void free_extensions(void *value) {
 
 /* --- making one */
 
-static bool build(X509_REQ *request, const X509_NAME *subject,
-                  const STACK_OF(X509_EXTENSION) * extensions) {
+static bool finish(X509_REQ *request, STACK_OF(X509_EXTENSION) * extensions,
+                   EVP_PKEY *key, const EVP_MD *digest) {
   return X509_REQ_set_version(request, X509_REQ_VERSION_1) &&
-         X509_REQ_set_subject_name(request, subject) &&
          (sk_X509_EXTENSION_num(extensions) == 0 ||
-          X509_REQ_add_extensions(request, extensions));
+          X509_REQ_add_extensions(request, extensions)) &&
+         X509_REQ_sign(request, key, digest);
 }
 
 static bool set_public(X509_REQ *request, EVP_PKEY *key) {
@@ -95,8 +95,7 @@ static int l_create(lua_State *L) {
       "uris",   "key_usage",      "ca",          "extended_key_usage",
       "digest", "subject_key_id", "path_length", "must_staple",
       NULL};
-  const STACK_OF(X509_EXTENSION) * extensions;
-  const X509_NAME *subject;
+  STACK_OF(X509_EXTENSION) * extensions;
   const EVP_MD *digest;
   const char *digest_name;
   X509_REQ **box;
@@ -115,13 +114,12 @@ static int l_create(lua_State *L) {
   if (*box == NULL || !set_public(*box, key))
     return fail_create(L);
   lua_getfield(L, 1, "subject");
-  subject = core_push_subject(L, -1);
-  if (subject == NULL)
+  if (!core_add_subject(L, -1, X509_REQ_get_subject_name(*box)))
     return 3;
   extensions = core_push_extensions(L, 1, X509_REQ_get_X509_PUBKEY(*box));
   if (extensions == NULL)
     return 3;
-  if (!build(*box, subject, extensions) || !X509_REQ_sign(*box, key, digest))
+  if (!finish(*box, extensions, key, digest))
     return fail_create(L);
   lua_settop(L, 2);
   return 1;
@@ -173,7 +171,7 @@ static int l_parse(lua_State *L) {
   size_t length;
   const char *bytes = luaL_checklstring(L, 1, &length);
   X509_REQ **box = core_request_new(L);
-  bool found = true;
+  bool found = false;
   if (length > BYTES_LIMIT)
     return core_fail(L, "limit", "cannot read the request: more than 1 MiB");
   ERR_clear_error();
@@ -182,10 +180,11 @@ static int l_parse(lua_State *L) {
     *box = from_der((const unsigned char *)bytes, (long)length);
   if (*box == NULL)
     *box = from_pem(bytes, length, &found);
+  found = found || (length > 0 && bytes[0] == 0x30);
   ERR_clear_error();
   if (*box == NULL)
     return core_fail(L, "parse", "cannot read the request: %s",
-                     found ? "malformed DER in it" : "none in PEM or DER");
+                     found ? "malformed DER" : "none in PEM or DER");
   return 1;
 }
 

@@ -12,28 +12,29 @@
 #include <openssl/core_names.h>
 #include <openssl/ec.h>
 #include <openssl/err.h>
+#include <openssl/params.h>
 #include <string.h>
 
-/* A named curve's point as it goes into the SPKI (RFC 5480, section 2). */
+#define POINT_LIMIT 256 /* octets; of P-521 133 */
+
+/* A named curve's point as it goes into the SPKI (RFC 5480, section 2); all
+ * is asked for at once, since every question costs OpenSSL an export. */
 static bool put_ec(EVP_PKEY *key, X509_PUBKEY *public_key) {
-  char curve[64], encoding[32];
-  unsigned char *point = NULL;
-  size_t length;
-  int nid;
-  if (!EVP_PKEY_get_utf8_string_param(key, OSSL_PKEY_PARAM_EC_ENCODING,
-                                      encoding, sizeof encoding, NULL) ||
-      strcmp(encoding, OSSL_PKEY_EC_ENCODING_GROUP) != 0 ||
-      !EVP_PKEY_get_group_name(key, curve, sizeof curve, NULL) ||
-      (nid = OBJ_txt2nid(curve)) == NID_undef ||
-      !EVP_PKEY_get_octet_string_param(key, OSSL_PKEY_PARAM_PUB_KEY, NULL, 0,
-                                       &length) ||
-      (point = OPENSSL_malloc(length)) == NULL)
-    return false;
-  if (EVP_PKEY_get_octet_string_param(key, OSSL_PKEY_PARAM_PUB_KEY, point,
-                                      length, &length) &&
+  char curve[64] = "", encoding[32] = "";
+  unsigned char *point = OPENSSL_malloc(POINT_LIMIT);
+  OSSL_PARAM wanted[] = {
+      OSSL_PARAM_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, curve, sizeof curve),
+      OSSL_PARAM_utf8_string(OSSL_PKEY_PARAM_EC_ENCODING, encoding,
+                             sizeof encoding),
+      OSSL_PARAM_octet_string(OSSL_PKEY_PARAM_PUB_KEY, point, POINT_LIMIT),
+      OSSL_PARAM_END};
+  if (point != NULL && EVP_PKEY_get_params(key, wanted) &&
+      OSSL_PARAM_modified(&wanted[2]) &&
+      strcmp(encoding, OSSL_PKEY_EC_ENCODING_GROUP) == 0 &&
+      OBJ_sn2nid(curve) != NID_undef &&
       X509_PUBKEY_set0_param(public_key, OBJ_nid2obj(NID_X9_62_id_ecPublicKey),
-                             V_ASN1_OBJECT, OBJ_nid2obj(nid), point,
-                             (int)length))
+                             V_ASN1_OBJECT, OBJ_nid2obj(OBJ_sn2nid(curve)),
+                             point, (int)wanted[2].return_size))
     return true;
   OPENSSL_free(point);
   return false;

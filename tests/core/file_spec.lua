@@ -98,7 +98,7 @@ describe("file.write", function()
     file.mkdir(path("shut"), tonumber("500", 8))
     assert.equal(("certwright: cannot write '%s': Permission denied"):format(path("shut/a")),
       child(('return core.file.write("%s", "x")'):format(path("shut/a")), POWERLESS))
-    assert.equal(("cannot write '%s': Operation not permitted"):format(path("a")),
+    assert.equal(("certwright: cannot write '%s': Operation not permitted"):format(path("a")),
       child(('return core.file.write("%s", "x", { owner = 1 })'):format(path("a")), POWERLESS))
     assert.equal("shut", names(folder))
   end)
