@@ -93,33 +93,33 @@ static bool is_label(const char *label, size_t length, const char *text) {
 
 /* Finds the next certificate in PEM (RFC 7468, section 2) and moves *cursor
  * behind it; blocks of other kinds are passed over where they lie.  1, 0 when
- * there is none, -1 when it has no end. */
+ * there is none, -1 when it has no end.  A block ends before the next begins,
+ * so that the search is over after one pass. */
 static int next_block(const char **cursor, const char *end,
                       struct block *block) {
   static const char begin[] = "-----BEGIN ", dashes[] = "-----";
-  const char *label, *close, *stop;
+  const char *label, *body, *next, *stop;
   char line[96];
   while ((label = find(*cursor, end, begin)) != NULL) {
     size_t length;
-    label += sizeof begin - 1;
-    *cursor = label;
-    close = find(label, end, dashes);
-    if (close == NULL || close - label > 64)
+    *cursor = label += sizeof begin - 1;
+    next = find(label, end, begin);
+    next = next != NULL ? next : end;
+    body = find(label, next, dashes);
+    if (body == NULL || body - label > 64)
       continue;
-    length = (size_t)(close - label);
-    close += sizeof dashes - 1;
-    memcpy(line, "-----END ", 9);
-    memcpy(line + 9, label, length);
-    memcpy(line + 9 + length, dashes, sizeof dashes);
-    stop = find(close, end, line);
-    if (stop != NULL)
-      *cursor = stop + strlen(line);
+    length = (size_t)(body - label);
+    body += sizeof dashes - 1;
     block->trusted = is_label(label, length, "TRUSTED CERTIFICATE");
     if (!block->trusted && !is_label(label, length, "CERTIFICATE") &&
         !is_label(label, length, "X509 CERTIFICATE"))
       continue;
-    block->body = close;
-    block->length = stop != NULL ? (size_t)(stop - close) : 0;
+    memcpy(line, "-----END ", 9);
+    memcpy(line + 9, label, length);
+    memcpy(line + 9 + length, dashes, sizeof dashes);
+    stop = find(body, next, line);
+    block->body = body;
+    block->length = stop != NULL ? (size_t)(stop - body) : 0;
     return stop != NULL ? 1 : -1;
   }
   return 0;

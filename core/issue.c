@@ -298,6 +298,16 @@ static bool without_names(lua_State *L) {
          lua_getfield(L, 1, "uris") == LUA_TNIL;
 }
 
+/* Pushes a field of the options that is a box of that type; false: nil. */
+static bool push_box(lua_State *L, const char *field, const char *type) {
+  if (lua_getfield(L, 1, field) == LUA_TNIL)
+    return false;
+  if (luaL_testudata(L, -1, type) == NULL)
+    luaL_error(L, "field '%s': %s expected, got %s", field, type,
+               luaL_typename(L, -1));
+  return true;
+}
+
 static int read_order(lua_State *L, struct order *order) {
   static const char *const fields[] = {"key",         "request",
                                        "public",      "issuer",
@@ -312,13 +322,13 @@ static int read_order(lua_State *L, struct order *order) {
                                        "issuers",     NULL};
   const char *digest;
   core_check_fields(L, 1, fields);
-  lua_getfield(L, 1, "key");
+  luaL_argcheck(L, push_box(L, "key", CORE_KEY), 1, "a key is needed");
   order->key = core_key_check(L, -1);
-  if (lua_getfield(L, 1, "request") != LUA_TNIL)
+  if (push_box(L, "request", CORE_REQUEST))
     order->request = core_request_check(L, -1);
-  if (lua_getfield(L, 1, "public") != LUA_TNIL)
+  if (push_box(L, "public", CORE_KEY))
     order->public_key = core_key_check(L, -1);
-  if (lua_getfield(L, 1, "issuer") != LUA_TNIL)
+  if (push_box(L, "issuer", CORE_CERT))
     order->issuer = core_cert_check(L, -1);
   luaL_argcheck(L, order->request == NULL || order->public_key == NULL, 1,
                 "either request or public, not both");

@@ -13,7 +13,8 @@
 #include <string.h>
 #include <time.h>
 
-#define STRICT_LEVEL 2 /* security of 112 bits */
+#define STRICT_LEVEL 2                /* security of 112 bits */
+#define CRLS_LIMIT (64 * 1024 * 1024) /* bytes of revocation lists */
 
 /* What is asked; everything in it is the caller's. */
 struct question {
@@ -29,9 +30,10 @@ struct question {
 
 struct answer {
   int error;
-  const char *reason; /* why the revocation lists cannot be read, or NULL */
-  X509 **culprit;     /* a box */
-  char revoked[16];   /* date */
+  const char *reason; /* where OpenSSL's does not say enough, or NULL */
+  bool bad_crls;
+  X509 **culprit;   /* a box */
+  char revoked[16]; /* date */
 };
 
 /* RFC 5280, section 6.1.1 (d), takes no more from an anchor than its name and
@@ -51,16 +53,51 @@ static bool concerns_profile(int error, X509 *anchor) {
   }
 }
 
-/* Above the leaf a certificate is looked up in those lists that are there. */
+/* The failures that leave it open whether a certificate is revoked. */
+static bool concerns_crl(int error) {
+  switch (error) {
+  case X509_V_ERR_UNABLE_TO_GET_CRL:
+  case X509_V_ERR_UNABLE_TO_DECRYPT_CRL_SIGNATURE:
+  case X509_V_ERR_CRL_SIGNATURE_FAILURE:
+  case X509_V_ERR_CRL_NOT_YET_VALID:
+  case X509_V_ERR_CRL_HAS_EXPIRED:
+  case X509_V_ERR_ERROR_IN_CRL_LAST_UPDATE_FIELD:
+  case X509_V_ERR_ERROR_IN_CRL_NEXT_UPDATE_FIELD:
+  case X509_V_ERR_UNABLE_TO_GET_CRL_ISSUER:
+  case X509_V_ERR_KEYUSAGE_NO_CRL_SIGN:
+  case X509_V_ERR_UNHANDLED_CRITICAL_CRL_EXTENSION:
+  case X509_V_ERR_DIFFERENT_CRL_SCOPE:
+  case X509_V_ERR_CRL_PATH_VALIDATION_ERROR:
+    return true;
+  default:
+    return false;
+  }
+}
+
+static bool concerns_issuer(int error) {
+  switch (error) {
+  case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+  case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+  case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+  case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+  case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+    return true;
+  default:
+    return false;
+  }
+}
+
+/* Above the leaf a certificate is looked up in those lists that are there;
+ * whoever trusts an anchor needs no list for it. */
 static bool forgiven(X509_STORE_CTX *context) {
   int error = X509_STORE_CTX_get_error(context);
   int depth = X509_STORE_CTX_get_error_depth(context);
+  int last = sk_X509_num(X509_STORE_CTX_get0_chain(context)) - 1;
   X509 *current = X509_STORE_CTX_get_current_cert(context);
-  if (error == X509_V_ERR_UNABLE_TO_GET_CRL)
-    return depth > 0;
-  return current != NULL &&
-         depth == sk_X509_num(X509_STORE_CTX_get0_chain(context)) - 1 &&
-         concerns_profile(error, current);
+  if (concerns_crl(error))
+    return depth > 0 &&
+           (depth == last || error == X509_V_ERR_UNABLE_TO_GET_CRL);
+  return current != NULL && depth == last && concerns_profile(error, current);
 }
 
 static void note_revocation(X509_STORE_CTX *context, X509 *certificate,
@@ -182,33 +219,36 @@ static STACK_OF(X509) * copy_chain(const struct question *question) {
   return NULL;
 }
 
-static bool concerns_issuer(int error) {
-  switch (error) {
-  case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
-  case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
-  case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
-  case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
-  case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
-    return true;
-  default:
-    return false;
-  }
+/* Why OpenSSL could not work with a certificate, or NULL: it could. */
+static const char *malformation(X509 *twin) {
+  if ((X509_get_extension_flags(twin) & EXFLAG_INVALID) != 0)
+    return "an extension is malformed";
+  return X509_get0_pubkey(twin) == NULL ? "its public key cannot be read"
+                                        : NULL;
 }
 
-/* OpenSSL finds no issuer for a certificate with malformed extensions, nor
- * takes one for an issuer: says so in place of "no issuer". */
+/* OpenSSL calls a key weak that it cannot read, and finds no issuer for what
+ * is malformed, nor takes that for an issuer: says what is the matter. */
 static void name_malformed(const STACK_OF(X509) * chain,
                            struct answer *answer) {
+  bool search = concerns_issuer(answer->error) || *answer->culprit == NULL;
   int i;
-  for (i = 0; concerns_issuer(answer->error) && i < sk_X509_num(chain); i++) {
+  if (!search && answer->error != X509_V_ERR_UNSPECIFIED &&
+      answer->error != X509_V_ERR_EE_KEY_TOO_SMALL &&
+      answer->error != X509_V_ERR_CA_KEY_TOO_SMALL)
+    return;
+  if (*answer->culprit != NULL)
+    answer->reason = malformation(*answer->culprit);
+  for (i = 0; search && answer->reason == NULL && i < sk_X509_num(chain); i++) {
     X509 *twin = sk_X509_value(chain, i);
-    if ((X509_get_extension_flags(twin) & EXFLAG_INVALID) != 0 &&
-        X509_up_ref(twin)) {
+    answer->reason = malformation(twin);
+    if (answer->reason != NULL && X509_up_ref(twin)) {
       X509_free(*answer->culprit);
       *answer->culprit = twin;
-      answer->error = X509_V_ERR_INVALID_EXTENSION;
     }
   }
+  if (answer->reason != NULL)
+    answer->error = X509_V_ERR_UNSPECIFIED;
 }
 
 /* Answers the question: true, or what failed in *answer. */
@@ -223,9 +263,10 @@ static bool judge(const struct question *question, struct answer *answer) {
       !add_anchors(store, question))
     goto out;
   ERR_clear_error();
-  if (question->crls != NULL &&
-      (answer->reason =
-           add_crls(store, question->crls, question->crls_length)) != NULL)
+  if (question->crls != NULL)
+    answer->reason = add_crls(store, question->crls, question->crls_length);
+  answer->bad_crls = answer->reason != NULL;
+  if (answer->bad_crls)
     goto out;
   if (X509_STORE_CTX_init(context, store, leaf, chain) != 1)
     goto out;
@@ -259,27 +300,6 @@ static void push_issuer_label(lua_State *L, X509 *certificate) {
   }
 }
 
-/* The failures that leave it open whether a certificate is revoked. */
-static bool concerns_crl(int error) {
-  switch (error) {
-  case X509_V_ERR_UNABLE_TO_GET_CRL:
-  case X509_V_ERR_UNABLE_TO_DECRYPT_CRL_SIGNATURE:
-  case X509_V_ERR_CRL_SIGNATURE_FAILURE:
-  case X509_V_ERR_CRL_NOT_YET_VALID:
-  case X509_V_ERR_CRL_HAS_EXPIRED:
-  case X509_V_ERR_ERROR_IN_CRL_LAST_UPDATE_FIELD:
-  case X509_V_ERR_ERROR_IN_CRL_NEXT_UPDATE_FIELD:
-  case X509_V_ERR_UNABLE_TO_GET_CRL_ISSUER:
-  case X509_V_ERR_KEYUSAGE_NO_CRL_SIGN:
-  case X509_V_ERR_UNHANDLED_CRITICAL_CRL_EXTENSION:
-  case X509_V_ERR_DIFFERENT_CRL_SCOPE:
-  case X509_V_ERR_CRL_PATH_VALIDATION_ERROR:
-    return true;
-  default:
-    return false;
-  }
-}
-
 static int fail_issuer(lua_State *L, const struct question *question,
                        const struct answer *answer, X509 *culprit,
                        const char *label) {
@@ -306,10 +326,13 @@ static int fail(lua_State *L, const struct question *question,
                 const struct answer *answer) {
   X509 *culprit =
       *answer->culprit != NULL ? *answer->culprit : question->chain[0];
-  const char *label, *reason = X509_verify_cert_error_string(answer->error);
-  if (answer->reason != NULL)
+  const char *reason = answer->reason != NULL
+                           ? answer->reason
+                           : X509_verify_cert_error_string(answer->error);
+  const char *label;
+  if (answer->bad_crls)
     return core_fail(L, "parse", "cannot read the revocation lists: %s",
-                     answer->reason);
+                     reason);
   cert_push_label(L, culprit);
   label = lua_tostring(L, -1);
   switch (answer->error) {
@@ -391,7 +414,7 @@ static void read_question(lua_State *L, struct question *question) {
 /*
  * cert.verify{ chain=, anchors=, anchors_directory=, name=, purpose=, at=,
  *   crls=, depth=, strict= } -> true | nil, message, "untrusted" | "expired" |
- *   "mismatch" | "revoked" | "missing" | "parse"
+ *   "mismatch" | "revoked" | "missing" | "parse" | "limit"
  * chain: array of cert, the leaf first, the others untrusted help in any
  * order.  anchors: an array of cert, each of which is trusted, be it a root or
  * an intermediate; or "system", or an array that holds "system": OpenSSL's
@@ -412,6 +435,10 @@ int cert_verify(lua_State *L) {
   luaL_checkstack(L, 40, NULL); /* the options stay on it */
   read_question(L, &question);
   answer.culprit = core_cert_new(L);
+  if (question.crls_length > CRLS_LIMIT)
+    return core_fail(L, "limit",
+                     "cannot read the revocation lists: more than %d bytes",
+                     CRLS_LIMIT);
   if (!judge(&question, &answer))
     return fail(L, &question, &answer);
   lua_pushboolean(L, 1);
