@@ -33,6 +33,31 @@ local function bare(text, position)
   return text:sub(position, to - 1), to
 end
 
+-- Where the Lua code ends whose opening brace is at position: its strings and
+-- comments may hold braces.
+local function past_code(text, position)
+  local depth = 0
+  while position do
+    local at, _, c = text:find("([{}\"'%[%-])", position)
+    if not at then
+      return nil
+    elseif c == "{" or c == "}" then
+      depth = depth + (c == "{" and 1 or -1)
+      position = at + 1
+    elseif c == "-" then
+      position = select(2, text:match("^%-%-%[(=*)%[.-%]%1%]()", at)) or text:match("^%-%-[^\n]*()", at) or at + 1
+    elseif c == "[" then
+      position = select(2, text:match("^%[(=*)%[.-%]%1%]()", at)) or at + 1
+    else
+      position = select(2, quoted(text, at))
+      position = math.type(position) and position
+    end
+    if depth == 0 then
+      return position
+    end
+  end
+end
+
 -- Iterates over text as kind, word, line, where kind is "word", ";", "{" or "}".
 -- At the end it is nil, and with a message, line where the text is malformed.
 -- The code in a `..._by_lua_block` is passed over.
@@ -52,7 +77,7 @@ local function tokens(text)
     if c == "" then
       return nil, nil, line
     elseif c == "{" and first and first:find "_by_lua_block$" then
-      local past = text:match("^%b{}()", position)
+      local past = past_code(text, position)
       if not past then
         return nil, "a block is not closed", line
       end

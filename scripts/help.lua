@@ -8,8 +8,8 @@ local text = require "text"
 local function globals()
   return table.concat({
     "Global options:",
-    "  --site DIR      the site folder (config.lua, policy.lua, scripts/)",
-    "  --state DIR     the state folder (store, keys, requests)",
+    "  --site DIR      the site folder: config.lua, policy.lua, scripts/",
+    "  --state DIR     the state folder: store, keys, requests",
     "  --json          print one JSON value",
     "  --yes           answer every question with yes",
     "  --dry-run       say what would change, change nothing",
@@ -40,15 +40,16 @@ return {
       rows[#rows + 1] = { "  " .. entry.name, entry.site and "site" or "", entry.summary }
     end
     return table.concat({
-      "certwright: from a certificate request to the certificate observed on every service", "",
+      "certwright takes a TLS certificate from request to observed on every service.", "",
       "  certwright new-request       make a key and a request",
       "  certwright submit-request    submit it to a CA",
       "  certwright complete-request  bring the certificate",
       "  certwright assign-services   put it on services, and see it there",
       "  certwright enroll            all four", "",
-      "Commands (site: " .. context.site_dir .. "/scripts; others: " .. context.home .. "/scripts):",
-      text.table(rows), "", globals(), "",
-      "certwright FILE.lua runs a script of yours, -e CODE a chunk; certwright help COMMAND says more.",
+      "Commands, from " .. context.home .. "/scripts,",
+      "those marked 'site' from " .. context.site_dir .. "/scripts:", text.table(rows), "", globals(), "",
+      "certwright help COMMAND says more of one.",
+      "certwright FILE.lua runs a script of yours, certwright -e CODE a chunk of Lua.",
     }, "\n")
   end,
 

@@ -6,7 +6,7 @@ local object = require "object"
 local text = require "text"
 
 return {
-  summary = "show one request or certificate, its assignments and history",
+  summary = "show one request or certificate",
   role = "auditor",
   options = {
     { "cert", "id, friendly name, or 6 or more hex digits of a fingerprint", argument = "CERT" },

@@ -1,14 +1,14 @@
---- Dovecot (IMAP and POP3): reads its configuration to find listeners and the
--- certificates they use; edits none of it.  The way in is one line,
+--- Dovecot (IMAP and POP3): reads its configuration (sections.lua) to find listeners
+-- and the certificates they use; edits none of it.  The way in is one line,
 -- `!include_try <dir>/current/dovecot.conf`, whose paths go into their own
 -- generation; it is written for Dovecot 2.3 or 2.4, as is installed.
 --
 -- Its reload never looks at certificates: with a bad pair it ends with status 0,
 -- and TLS is gone.
 
-local file = require "core.file"
 local lfs = require "lfs"
 local paths = require "paths"
+local sections = require "sections"
 local drivers = require "service"
 
 local M = {
@@ -16,111 +16,13 @@ local M = {
   fields = { config = "string", program = "string" },
 }
 
-local DEPTH = 20 -- of includes
 local CONFIG = "/etc/dovecot/dovecot.conf"
 
 local function config_of(service)
   return service.config or CONFIG
 end
 
--- The settings that name the pair, before 2.4 and since.
-local pair_setting = {
-  ssl_cert = "certificate", ssl_server_cert_file = "certificate",
-  ssl_key = "key", ssl_server_key_file = "key",
-}
-
 local ports = { imap = 143, imaps = 993, pop3 = 110, pop3s = 995 }
-
--- A line without its comment, which a quote may hold, and outer blanks.
-local function strip(line)
-  local position = 1
-  repeat
-    local at, _, c = line:find("([\"'#])", position)
-    if c == "#" then
-      line = line:sub(1, at - 1)
-    elseif c then
-      position = at + 1
-      while position <= #line and line:sub(position, position) ~= c do
-        position = position + (line:sub(position, position) == "\\" and 2 or 1)
-      end
-      position = position + 1
-    end
-  until not c or c == "#"
-  return line:match "^%s*(.-)%s*$"
-end
-
--- Notes a setting in the table of the scope that it stands in.
-local function set(reader, scope, name, value, path)
-  local values = reader.scopes[scope] or {}
-  reader.scopes[scope] = values
-  if pair_setting[name] then
-    value = value:match "^<?%s*(.-)$"
-    values[pair_setting[name]] = value ~= "" and { path = paths.join(paths.parent(path), value) } or nil
-  else
-    value = value:match '^"(.*)"$' or value:match "^'(.*)'$" or value
-    values[name] = value:gsub("%$([%w_]+)", function(other) return (reader.scopes[""] or {})[other] end)
-  end
-end
-
-local read
-
--- What lies in <dir>/current is ours and may not be there yet: it stands for the
--- pair that it will name.
-local function include(reader, scope, pattern, optional, path, depth)
-  pattern = paths.join(paths.parent(path), pattern)
-  if drivers.in_current(reader.service, pattern) then
-    set(reader, scope, "ssl_cert", pattern, path)
-    set(reader, scope, "ssl_key", pattern, path)
-    reader.scopes[scope].certificate.included = true
-    return true
-  end
-  if scope == "" then
-    table.insert(reader.includes, pattern)
-  end
-  local found = paths.glob(pattern)
-  if #found == 0 and not optional and not paths.is_pattern(pattern) then
-    found = { pattern }
-  end
-  for _, each in ipairs(found) do
-    local done, message, code = read(reader, scope, each, depth + 1)
-    if not done then
-      return nil, message, code
-    end
-  end
-  return true
-end
-
-function read(reader, scope, path, depth)
-  local text, message, code = file.read(path)
-  if not text then
-    return nil, message, code
-  elseif depth > DEPTH then
-    return nil, ("cannot read '%s': includes nested more than %d deep"):format(path, DEPTH), "limit"
-  end
-  local outer, done = {}, true
-  for line in text:gsub("\\\r?\n", " "):gmatch "[^\r\n]+" do
-    line = strip(line)
-    local try, pattern = line:match "^!include(%S*)%s+(.+)$"
-    local section = line:match "^([^=]-)%s*{$"
-    local name, value = line:match "^([^=%s]+)%s*=%s*(.*)$"
-    if try then
-      done, message, code = include(reader, scope, pattern, try == "_try", path, depth)
-    elseif section then
-      outer[#outer + 1] = scope
-      scope = scope .. "/" .. section:gsub("%s+", " "):gsub('"', "")
-    elseif line == "}" and #outer > 0 then
-      scope = table.remove(outer)
-    elseif name then
-      set(reader, scope, name, value, path)
-    elseif line ~= "" then
-      return nil, ("cannot read '%s': no setting, section or include: %s"):format(path, drivers.telling(line)), "parse"
-    end
-    if not done then
-      return nil, message, code
-    end
-  end
-  return true
-end
 
 -- The protocols that a service is: "imap" or "pop" by its name, else all that
 -- Dovecot speaks and clients of certificates see.
@@ -138,27 +40,36 @@ local function protocols_of(service, scopes)
   return list
 end
 
--- The pair in effect in a scope; a file of ours is both.
+-- The pair in effect in a scope, whose settings are named otherwise since 2.4, and
+-- the way if it is <dir>/current's.
 local function pair_in(service, values, default)
-  local certificate, key = values.certificate or default.certificate, values.key or default.key
+  local function path_of(old, new)
+    local value = values[old] or values[new] or default[old] or default[new] or ""
+    return value ~= "" and paths.join(paths.parent(config_of(service)), (value:gsub("^<", ""))) or nil
+  end
+  local certificate = path_of("ssl_cert", "ssl_server_cert_file")
+  local key = path_of("ssl_key", "ssl_server_key_file")
   if not (certificate and key) then
     return nil
-  elseif drivers.in_current(service, certificate.path) and drivers.in_current(service, key.path) then
-    return drivers.current_pair(service), certificate.included and "conf" or "two paths"
+  elseif drivers.in_current(service, certificate) and drivers.in_current(service, key) then
+    return drivers.current_pair(service), certificate:find "%.conf$" and "conf" or "two paths"
   end
-  return { certificate = certificate.path, key = key.path }
+  return { certificate = certificate, key = key }
 end
 
 -- The configuration: its scopes, and the protocols, each with `pair` and `way`, that
 -- this service is: those that use <dir>/current, else all.
 local function understand(service)
-  local reader = { service = service, scopes = { [""] = {} }, includes = {} }
-  local done, message, code = read(reader, "", config_of(service), 0)
-  if not done then
-    return nil, message, code
+  -- What lies in <dir>/current is ours and may not be there yet: it stands for the
+  -- pair that it will name.
+  local scopes, includes, code = sections.read(config_of(service), function(path)
+    return drivers.in_current(service, path) and { ssl_cert = path, ssl_key = path } or nil
+  end)
+  if not scopes then
+    return nil, includes, code
   end
-  local main, list, names, local_way = reader.scopes[""], {}, {}, nil
-  for scope, values in pairs(reader.scopes) do
+  local main, list, names, local_way = scopes[""], {}, {}, nil
+  for scope, values in pairs(scopes) do
     for name in (scope:match "^/local_name ([^/]*)" or ""):gmatch "%S+" do
       names[#names + 1] = name:lower()
     end
@@ -166,14 +77,13 @@ local function understand(service)
       local_way = local_way or select(2, pair_in(service, values, {}))
     end
   end
-  for _, protocol in ipairs(protocols_of(service, reader.scopes)) do
-    local pair, way = pair_in(service, reader.scopes["/protocol " .. protocol] or {}, main)
+  for _, protocol in ipairs(protocols_of(service, scopes)) do
+    local pair, way = pair_in(service, scopes["/protocol " .. protocol] or {}, main)
     list[#list + 1] = { name = protocol, pair = pair, way = way or local_way }
   end
   table.sort(names)
-  reader.main, reader.names = main, drivers.once(names)
-  reader.protocols = drivers.preferred(list, function(protocol) return protocol.way end)
-  return reader
+  return { main = main, scopes = scopes, includes = includes, names = drivers.once(names),
+           protocols = drivers.preferred(list, function(protocol) return protocol.way end) }
 end
 
 -- The listeners of a protocol: { port =, ssl =, address = }, by name.

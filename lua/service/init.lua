@@ -83,7 +83,9 @@ function M.load(name)
     return nil, absent and ("there is no service driver '%s'"):format(name)
       or ("cannot load service driver '%s': %s"):format(name, driver), absent and "missing" or "usage"
   end
-  path = path or package.searchpath(module, package.path) or "service/" .. name .. ".lua"
+  if not path or path == ":preload:" then
+    path = package.searchpath(module, package.path) or "service/" .. name .. ".lua"
+  end
   local list = faults(driver, path)
   if #list > 0 then
     return nil, table.concat(list, "\n"), "usage"
@@ -119,7 +121,9 @@ function M.run(argv, options)
   if result.status ~= 0 then
     local said = M.telling(result.stderr .. "\n" .. result.stdout)
     local ended = result.status and "exit status " .. result.status or "signal " .. result.signal
-    return nil, ("'%s' failed with %s: %s"):format(table.concat(argv, " "), ended, said), "refused"
+    local called = table.concat(argv, " ", 1, math.min(#argv, 5)) .. (#argv > 5 and " ..." or "")
+    return nil, ("'%s' failed with %s: %s"):format(M.telling(called), ended,
+      said ~= "" and said or "it printed no reason"), "refused"
   end
   return result
 end

@@ -64,10 +64,15 @@ local function add_names(list, server_name)
   end
 end
 
--- The certificates and keys that a list of directives names; ours is true when
--- it includes <dir>/current.
-local function pairs_in(service, list)
-  local found = { certificates = named(list, "ssl_certificate"), keys = named(list, "ssl_certificate_key") }
+-- The certificates and keys that a list of directives names, as paths; ours is
+-- true when it includes <dir>/current.
+local function pairs_in(service, list, folder)
+  local found = { certificates = {}, keys = {} }
+  for name, into in pairs { ssl_certificate = found.certificates, ssl_certificate_key = found.keys } do
+    for i, directive in ipairs(named(list, name)) do
+      into[i] = paths.join(folder, directive[2] or "")
+    end
+  end
   for _, include in ipairs(named(list, "include")) do
     found.ours = found.ours or drivers.in_current(service, include[2])
   end
@@ -75,7 +80,7 @@ local function pairs_in(service, list)
 end
 
 -- A server block as a table, when it speaks TLS.
-local function tls_server(service, server, http)
+local function tls_server(service, server, http, folder)
   local found = { endpoints = {}, names = {}, file = server.file, line = server.line }
   local always = (named(server.block, "ssl")[1] or named(http, "ssl")[1] or {})[2] == "on"
   for _, listen in ipairs(named(server.block, "listen")) do
@@ -88,15 +93,15 @@ local function tls_server(service, server, http)
   for _, server_name in ipairs(named(server.block, "server_name")) do
     add_names(found.names, server_name)
   end
-  local own = pairs_in(service, server.block)
+  local own = pairs_in(service, server.block, folder)
   found.own = own.ours or #own.certificates > 0
-  found.pairs = found.own and own or pairs_in(service, http)
+  found.pairs = found.own and own or pairs_in(service, http, folder)
   if found.pairs.ours then
     found.way = "conf"
   end
   for i, certificate in ipairs(found.pairs.certificates) do
     local key = found.pairs.keys[i]
-    if drivers.in_current(service, certificate[2]) and key and drivers.in_current(service, key[2]) then
+    if drivers.in_current(service, certificate) and key and drivers.in_current(service, key) then
       found.way = "two paths"
     end
   end
@@ -116,9 +121,10 @@ local function understand(service)
   if not found.main then
     return nil, message, code
   end
+  local folder = paths.parent(found.config) -- what relative paths are taken from
   found.http, found.servers = (named(found.main, "http")[1] or {}).block or {}, {}
   for _, server in ipairs(named(found.http, "server")) do
-    found.servers[#found.servers + 1] = tls_server(service, server, found.http) or nil
+    found.servers[#found.servers + 1] = tls_server(service, server, found.http, folder) or nil
   end
   local wanted = drivers.names(service)
   found.servers = drivers.preferred(found.servers, function(server)
@@ -174,8 +180,7 @@ function M.settings(service)
     said.way = said.way ~= "two paths" and server.way or said.way
     local certificate, key = server.pairs.certificates[1], server.pairs.keys[1]
     if not said.found and certificate and key then
-      local folder = paths.parent(config.config)
-      said.found = { certificate = paths.join(folder, certificate[2]), key = paths.join(folder, key[2]) }
+      said.found = { certificate = certificate, key = key }
     elseif not said.found and server.way == "conf" then
       said.found = drivers.current_pair(service)
     end

@@ -168,9 +168,9 @@ function Lab:certificate(options)
     .. "keyUsage = critical, digitalSignature, keyEncipherment\nsubjectAltName = " .. table.concat(names, ", "))
 end
 
---- Writes the generation dir/name from a pair, as the program would, and makes
--- dir/current point at it.
-function Lab:generation(dir, name, pair)
+--- Writes the generation dir/name from a pair, as the program would (without the
+-- file of a driver that cannot name the folder), and points dir/current at it.
+function Lab.generation(_, dir, name, pair)
   local path = folder(dir .. "/" .. name)
   local key, secret = read(pair .. "/key.pem"), tonumber("600", 8)
   for _, part in ipairs { "fullchain", "cert", "chain" } do
@@ -179,7 +179,7 @@ function Lab:generation(dir, name, pair)
   write(path .. "/privkey.pem", key, secret)
   write(path .. "/combined.pem", key .. read(pair .. "/fullchain.pem"), secret)
   for _, driver in ipairs { "nginx", "dovecot" } do
-    for extra, text in pairs(assert(require("service." .. driver).files({}, path))) do
+    for extra, text in pairs(require("service." .. driver).files({}, path) or {}) do
       write(path .. "/" .. extra, text)
     end
   end
@@ -220,16 +220,35 @@ function Server:start()
   error(("%s did not start: %s"):format(self.argv[1], log), 2)
 end
 
-function Server:running()
-  return self.process ~= nil and self.process:running()
+-- The master that a restart by the program left behind, if any.
+local function daemon(server)
+  return require("service." .. server.service.driver).pid(server.service)
 end
 
---- Stops it at once, and waits until it has ended.
+function Server:running()
+  return self.process ~= nil and self.process:running() or daemon(self) ~= nil
+end
+
+--- Stops it, and what was started in its place, and waits until they have ended.
 function Server:stop()
   if self.process then
     self.process:stop("TERM", 10)
     self.process = nil
   end
+  local pid = daemon(self)
+  if pid then
+    host.signal(pid, "TERM")
+    local deadline = host.clock() + 10
+    while daemon(self) and host.clock() < deadline do
+      host.sleep(0.02)
+    end
+  end
+end
+
+--- Ends it as a crash does.
+function Server:kill()
+  self.process:stop("KILL")
+  self.process = nil
 end
 
 --- What it has logged so far.
@@ -425,7 +444,9 @@ local function serialise(value, indent)
   for key in pairs(value) do
     keys[#keys + 1] = key
   end
-  table.sort(keys, function(a, b) return tostring(a) < tostring(b) end)
+  table.sort(keys, function(a, b)
+    return math.type(a) and math.type(b) and a < b or not (math.type(a) and math.type(b)) and tostring(a) < tostring(b)
+  end)
   for _, key in ipairs(keys) do
     local name = math.type(key) and "" or ("[%q] = "):format(key)
     lines[#lines + 1] = indent .. "  " .. name .. serialise(value[key], indent .. "  ") .. ",\n"
@@ -473,7 +494,7 @@ function Lab:presented(endpoint, name)
 end
 
 --- The SHA-256 fingerprint of a PEM certificate, or of the one in a pair's folder.
-function Lab:fingerprint(pem)
+function Lab.fingerprint(_, pem)
   if not pem:find "^%-%-%-%-%-" then
     pem = read(pem .. "/cert.pem")
   end
@@ -482,7 +503,7 @@ function Lab:fingerprint(pem)
 end
 
 --- Calls what(); again until it returns a true value, at most for some seconds (10).
-function Lab:eventually(what, seconds)
+function Lab.eventually(_, what, seconds)
   local deadline = host.clock() + (seconds or 10)
   while true do
     local value, message = what()
