@@ -11,7 +11,7 @@ PROGRAM = certwright
 
 # What the program is made of, what demo and tests run against.
 DEPS = gcc make pkg-config liblua5.4-dev libssl-dev libsqlite3-dev \
-  lua-filesystem lua-argparse lua-dkjson
+  lua-filesystem lua-argparse lua-dkjson lua-readline
 SERVERS = nginx-light postfix dovecot-imapd dovecot-pop3d openssl hostname
 TESTING = lua5.4 lua-busted lua-check clang-format socat strace
 

@@ -31,6 +31,7 @@ static const luaL_Reg modules[] = {
     {"core.file", luaopen_core_file},
     {"core.generation", luaopen_core_generation},
     {"core.host", luaopen_core_host},
+    {"core.interrupt", luaopen_core_interrupt},
     {"core.key", luaopen_core_key},
     {"core.load", luaopen_core_load},
     {"core.probe", luaopen_core_probe},

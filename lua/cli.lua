@@ -74,6 +74,7 @@ end
 local function expose_core()
   _G.core = setmetatable({}, {
     __index = function(core, name)
+      if not package.preload["core." .. tostring(name)] then return nil end
       local module = require("core." .. name)
       rawset(core, name, module)
       return module
@@ -117,6 +118,24 @@ local function print_result(script, result, context)
   end
 end
 
+-- A bare `certwright` on a terminal.
+local function run_repl()
+  local modules = {}
+  for name in pairs(package.preload) do modules[#modules + 1] = name:match "^core%.(.+)$" end
+  table.sort(modules)
+  expose_core()
+  local context = require("context").new { home = home, version = version, globals = globals }
+  for name, value in pairs(require("explore").globals(context, modules)) do _G[name] = value end
+  io.stdout:write("certwright ", version, ": help() says what there is, Ctrl-D ends\n")
+  require("repl").loop {
+    history = require("where").history(), modules = modules,
+    value = function(text) io.stdout:write(text, "\n") end,
+    problem = function(text) io.stderr:write(text, "\n") end,
+  }
+  context:close()
+  return 0
+end
+
 local function run_script(what)
   local scripts, options = require "scripts", require "options"
   local context = require("context").new { home = home, version = version, globals = globals }
@@ -155,6 +174,10 @@ local function main()
   globals.state = globals.state or where.state()
   loader.install(home, globals.site)
   if what.code or what.file then return run_chunk(what) end
+  if not what.name and not globals.help and not globals.json then
+    local host = require "core.host"
+    if host.terminal(0) and host.terminal(1) then return run_repl() end
+  end
   what.name = what.name or "help"
   return run_script(what)
 end

@@ -27,6 +27,11 @@ function M.state()
   return is_root() and M.root_state or own("XDG_DATA_HOME", "/.local/share")
 end
 
+--- The history of the REPL; nil where there is no home.
+function M.history()
+  return os.getenv "HOME" and own("XDG_STATE_HOME", "/.local/state") .. "/history" or nil
+end
+
 --- Root's state folder, which a user without a store of his own is told about.
 M.root_state = "/var/lib/certwright"
 
