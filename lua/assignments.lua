@@ -13,6 +13,19 @@ function M.of(db, id)
   return db:rows("SELECT * FROM assignments WHERE object_id = ?1 ORDER BY service, endpoint, address, name", id)
 end
 
+--- The assignments of all objects.
+-- @return { [object id] = array of rows } | nil, message, code
+function M.by_object(db)
+  local rows, message, code = db:rows "SELECT * FROM assignments ORDER BY object_id, service, endpoint, address, name"
+  if not rows then return nil, message, code end
+  local by_id = {}
+  for _, row in ipairs(rows) do
+    by_id[row.object_id] = by_id[row.object_id] or {}
+    table.insert(by_id[row.object_id], row)
+  end
+  return by_id
+end
+
 --- The services that rows of assignments show a certificate to be on.
 function M.services(rows)
   local list, seen = {}, {}

@@ -58,10 +58,14 @@ end
 --- The fields of an object, every one present.
 -- @param context for the path of its request
 -- @param row as certificates.lua reads it
+-- @param rows its assignments, when they have been read
 -- @return a table | nil, message, code
-function M.fields(context, row)
-  local rows, message, code = assignments.of(context.db, row.id)
-  if not rows then return nil, message, code end
+function M.fields(context, row, rows)
+  local message, code
+  if not rows then
+    rows, message, code = assignments.of(context.db, row.id)
+    if not rows then return nil, message, code end
+  end
   local status, reason = M.status(row)
   local shown = { services = json.array(assignments.services(rows)), assignments = json.array() }
   for i, assignment in ipairs(rows) do shown.assignments[i] = assignment_fields(assignment) end

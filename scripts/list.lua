@@ -1,5 +1,6 @@
 -- list: every request and certificate, a line each.
 
+local assignments = require "assignments"
 local certificates = require "certificates"
 local object = require "object"
 local options = require "options"
@@ -41,11 +42,14 @@ return {
       domain = args.domain, service = args.service, before = args.expiring and os.time() + args.expiring * DAY,
     })
     if not rows then return nil, message, code end
+    local by_object
+    by_object, message, code = assignments.by_object(db)
+    if not by_object then return nil, message, code end
     local list = require("json").array()
     for _, row in ipairs(rows) do
       if not args.status or object.status(row):lower() == args.status:lower() then
         local fields
-        fields, message, code = object.fields(context, row)
+        fields, message, code = object.fields(context, row, by_object[row.id] or {})
         if not fields then return nil, message, code end
         list[#list + 1] = fields
       end
