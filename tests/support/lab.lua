@@ -295,7 +295,7 @@ function Lab:nginx(options)
 worker_processes 1;
 error_log %s/error.log info;
 pid nginx.pid;
-events { worker_connections 64; }
+events { worker_connections 512; }
 http {
   access_log off;
   %s
