@@ -177,23 +177,39 @@ typedef struct {
   gid_t group; /* (gid_t)-1: as it is */
 } core_access;
 
+typedef struct {
+  EVP_PKEY *key; /* borrowed; NULL: text */
+  const char *bytes;
+  size_t length;
+} core_part;
+
+/* 0, or errno when a system call returned something else than 0. */
+int core_errno(int result);
+/* Pushes true when error is 0, else as core_fail_errno. */
+int core_done(lua_State *L, int error, const char *verb, const char *object);
 /* The path at index; raises when it is empty or holds a NUL. */
 const char *core_check_path(lua_State *L, int index);
 /* Takes the value at the top when name is mode, owner or group; false when
  * name is something else; raises on a bad value. */
 bool core_take_access(lua_State *L, const char *name, core_access *access);
+/* 0 when the name itself is of that kind, else why not: ENOTDIR when it is no
+ * folder, else EEXIST. */
+int core_check_kind(int folder, const char *name, mode_t kind);
+/* Pushes what a symbolic link says, and returns 1; or a failure. */
+int core_push_link(lua_State *L, const char *path);
 /* Writes ".NAME.xxxxxx" with six random hex digits, a name for what is not
  * whole yet; a name of more than 240 bytes is cut. */
 #define CORE_TEMPORARY_SIZE 256
-int core_temporary(char out[CORE_TEMPORARY_SIZE], const char *name);
-/* Makes an empty file in an open folder, with its access from the start. */
-int core_create(int folder, const char *name, const core_access *access,
-                int *descriptor);
-int core_write(int descriptor, const char *bytes, size_t length);
-/* rename(2) within an open folder that never replaces: EEXIST. */
-int core_rename_new(int folder, const char *from, const char *to);
-/* fsync(2) of a folder; a file system that has none of it is no failure. */
-int core_sync_folder(int folder);
+void core_temporary(char out[CORE_TEMPORARY_SIZE], const char *name);
+/* A descriptor, or -1 with errno set; below an open folder no link. */
+int core_open_folder(int parent, const char *name);
+/* Unless error is set, puts what was written to a file or folder on the disk
+ * (where the file system has fsync); closes it.  The first error. */
+int core_finish(int descriptor, int error);
+/* Writes a new file in an open folder, which has its access from the start
+ * and is on the disk in the end; nothing is left of it after a failure. */
+int core_write_file(int folder, const char *name, const core_access *access,
+                    const core_part *parts, size_t count);
 
 /* lock.c, which is a part of core.generation */
 int core_lock(lua_State *L);

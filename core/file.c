@@ -1,18 +1,15 @@
 /*
- * file.c: core.file, the file system calls that Lua lacks, and whole files.
+ * file.c: core.file, whole files and the file system calls that Lua lacks.
  *
  * A file that is written appears under its name complete, with its owner and
- * mode, and on the disk; no output follows a symbolic link.  Private keys are
- * read and written by key.c and generation.c, not here.  Reading a file and
- * closing it drops this process's fcntl locks on it: lock files and SQLite's
- * files are nothing to read.
+ * mode, and on the disk; no output follows a symbolic link.  Closing a file
+ * drops this process's fcntl locks on it: no lock file and no store is read.
  */
 #include "core.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <openssl/crypto.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,15 +18,9 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#define BUFFER "core.file.buffer"
 #define READ_LIMIT (1024 * 1024)
 #define LIMIT_MAX (1024 * 1024 * 1024)
 #define NOT_REGULAR (-1) /* beside the errno values */
-
-typedef struct {
-  char *bytes;
-  size_t length, capacity;
-} buffer;
 
 /* Opens the folder that holds path, whose last component is *name (with its
  * trailing slashes); -1 with errno set on a failure. */
@@ -47,71 +38,39 @@ static int open_parent(const char *path, const char **name) {
   }
   memcpy(parent, path, end);
   parent[end] = '\0';
-  return open(end > 0 ? parent : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  return core_open_folder(AT_FDCWD, end > 0 ? parent : ".");
 }
 
 static int sync_parent(const char *path) {
   const char *name;
-  int folder = open_parent(path, &name), error;
-  if (folder < 0)
-    return errno;
-  error = core_sync_folder(folder);
-  close(folder);
-  return error;
+  int folder = open_parent(path, &name);
+  return folder < 0 ? errno : core_finish(folder, 0);
 }
 
 /* reading */
 
-static int buffer_close(lua_State *L) {
-  buffer *b = luaL_checkudata(L, 1, BUFFER);
-  OPENSSL_clear_free(b->bytes, b->capacity);
-  b->bytes = NULL;
-  b->length = b->capacity = 0;
+static int read_all(int descriptor, char *bytes, size_t size, size_t *length) {
+  ssize_t n;
+  do {
+    n = read(descriptor, bytes + *length, size - *length);
+    if (n < 0 && errno != EINTR)
+      return errno;
+    *length += n > 0 ? (size_t)n : 0;
+  } while (n != 0 && *length < size);
   return 0;
 }
 
-/* Makes room, never for more than one byte over limit. */
-static bool grow(buffer *b, size_t limit, size_t hint) {
-  size_t capacity = b->capacity > 0 ? 2 * b->capacity : hint + 1;
-  char *bytes;
-  if (capacity > limit + 1)
-    capacity = limit + 1;
-  bytes = OPENSSL_clear_realloc(b->bytes, b->capacity, capacity);
-  if (bytes == NULL)
-    return false;
-  b->bytes = bytes;
-  b->capacity = capacity;
-  return true;
-}
-
-static int read_all(int descriptor, size_t limit, size_t hint, buffer *b) {
-  for (;;) {
-    ssize_t n;
-    if (b->length == b->capacity && !grow(b, limit, hint))
-      return ENOMEM;
-    n = read(descriptor, b->bytes + b->length, b->capacity - b->length);
-    if (n < 0 && errno == EINTR)
-      continue;
-    if (n <= 0)
-      return n < 0 ? errno : 0;
-    b->length += (size_t)n;
-    if (b->length > limit)
-      return EFBIG;
-  }
-}
-
-static int read_file(const char *path, size_t limit, buffer *b) {
+static int read_file(const char *path, char *bytes, size_t size,
+                     size_t *length) {
   struct stat status;
-  int error,
-      descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+  int error, flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+  int descriptor = open(path, flags);
   if (descriptor < 0)
     return errno;
-  if (fstat(descriptor, &status) != 0)
-    error = errno;
-  else if (!S_ISREG(status.st_mode))
-    error = NOT_REGULAR;
-  else
-    error = read_all(descriptor, limit, (size_t)status.st_size, b);
+  error = core_errno(fstat(descriptor, &status));
+  if (error == 0)
+    error = S_ISREG(status.st_mode) ? read_all(descriptor, bytes, size, length)
+                                    : NOT_REGULAR;
   close(descriptor);
   return error;
 }
@@ -125,113 +84,82 @@ static int read_file(const char *path, size_t limit, buffer *b) {
 static int l_read(lua_State *L) {
   const char *path = core_check_path(L, 1);
   lua_Integer limit = luaL_optinteger(L, 2, READ_LIMIT);
-  buffer *b;
+  luaL_Buffer buffer;
+  size_t size = (size_t)limit + 1, length = 0;
+  char *bytes; /* the pages that are not read into cost nothing */
   int error;
   luaL_argcheck(L, limit >= 0 && limit <= LIMIT_MAX, 2, "limit out of range");
-  b = lua_newuserdatauv(L, sizeof *b, 0);
-  memset(b, 0, sizeof *b);
-  luaL_setmetatable(L, BUFFER);
-  lua_toclose(L, -1);
+  bytes = luaL_buffinitsize(L, &buffer, size);
   if (strcmp(path, "-") == 0) {
     path = "standard input";
-    error = read_all(STDIN_FILENO, (size_t)limit, BUFSIZ, b);
+    error = read_all(STDIN_FILENO, bytes, size, &length);
   } else {
-    error = read_file(path, (size_t)limit, b);
+    error = read_file(path, bytes, size, &length);
   }
-  if (error == EFBIG)
-    return core_fail(L, "limit", "cannot read '%s': more than %I bytes", path,
-                     limit);
   if (error == NOT_REGULAR)
     return core_fail(L, "io", "cannot read '%s': not a regular file", path);
   if (error != 0)
     return core_fail_errno(L, error, "read", path);
-  lua_pushlstring(L, b->bytes != NULL ? b->bytes : "", b->length);
+  if (length == size)
+    return core_fail(L, "limit", "cannot read '%s': more than %I bytes", path,
+                     limit);
+  luaL_pushresultsize(&buffer, length);
   return 1;
 }
 
 /* writing */
 
-/* Whether a file may be renamed onto name: nothing but a file is replaced. */
-static int replaceable(int folder, const char *name) {
-  struct stat status;
-  if (fstatat(folder, name, &status, AT_SYMLINK_NOFOLLOW) != 0)
-    return errno == ENOENT ? 0 : errno;
-  return S_ISREG(status.st_mode) ? 0 : NOT_REGULAR;
-}
-
-static int write_in(int folder, const char *name, const char *bytes,
-                    size_t length, const core_access *access, bool exclusive) {
+static int write_in(int folder, const char *name, const core_part *text,
+                    const core_access *access, bool exclusive) {
   char temporary[CORE_TEMPORARY_SIZE];
-  int descriptor, error = exclusive ? 0 : replaceable(folder, name);
-  if (error != 0 || (error = core_temporary(temporary, name)) != 0 ||
-      (error = core_create(folder, temporary, access, &descriptor)) != 0)
+  unsigned int flags = exclusive ? RENAME_NOREPLACE : 0;
+  int error = exclusive ? 0 : core_check_kind(folder, name, S_IFREG);
+  if (error != 0 && error != ENOENT)
     return error;
-  error = core_write(descriptor, bytes, length);
-  if (error == 0 && fsync(descriptor) != 0)
-    error = errno;
-  if (close(descriptor) != 0 && error == 0)
-    error = errno;
-  if (error == 0 && exclusive)
-    error = core_rename_new(folder, temporary, name);
-  else if (error == 0 && renameat(folder, temporary, folder, name) != 0)
-    error = errno;
+  core_temporary(temporary, name);
+  error = core_write_file(folder, temporary, access, text, 1);
+  if (error != 0)
+    return error;
+  error = core_errno(renameat2(folder, temporary, folder, name, flags));
   if (error != 0)
     unlinkat(folder, temporary, 0);
-  return error != 0 ? error : core_sync_folder(folder);
-}
-
-static int write_file(const char *path, const char *bytes, size_t length,
-                      const core_access *access, bool exclusive) {
-  const char *name;
-  int folder = open_parent(path, &name), error;
-  if (folder < 0)
-    return errno;
-  error = write_in(folder, name, bytes, length, access, exclusive);
-  close(folder);
   return error;
-}
-
-/* The options table at index. */
-static void check_manner(lua_State *L, int index, core_access *access,
-                         bool *exclusive) {
-  static const char *const fields[] = {"exclusive", "group", "mode", "owner",
-                                       NULL};
-  if (lua_isnoneornil(L, index))
-    return;
-  core_check_fields(L, index, fields);
-  for (lua_pushnil(L); lua_next(L, index) != 0; lua_pop(L, 1))
-    if (!core_take_access(L, lua_tostring(L, -2), access)) {
-      luaL_argcheck(L, lua_isboolean(L, -1), index, "exclusive is no boolean");
-      *exclusive = lua_toboolean(L, -1);
-    }
 }
 
 /*
  * file.write(path, bytes[, { mode =, exclusive =, owner =, group = }]) -> true
  *   | nil, message, "exists" | "missing" | "denied" | "io"
- * Writes a whole file, seen by nobody before it is complete.  exclusive (true
- * unless given) refuses a path that exists; else a regular file is replaced,
- * and anything else, such as a link or a device, refused ("exists").  mode is
- * 0644 unless given, whatever the umask; owner and group are numbers.  File
- * and folder are on the disk when it returns.
+ * A whole file, seen by nobody before it is complete and on the disk.
+ * exclusive (true unless given) refuses a path that exists; else a regular
+ * file is replaced, anything else refused ("exists").  mode is 0644 unless
+ * given, whatever the umask; owner and group are numbers.
  */
 static int l_write(lua_State *L) {
-  const char *path = core_check_path(L, 1);
-  size_t length;
-  const char *bytes = luaL_checklstring(L, 2, &length);
+  static const char *const fields[] = {"exclusive", "group", "mode", "owner",
+                                       NULL};
+  const char *path = core_check_path(L, 1), *name;
+  core_part text = {NULL, NULL, 0};
   core_access access = {0644, (uid_t)-1, (gid_t)-1};
   bool exclusive = true;
-  int error;
-  lua_settop(L, 3);
-  check_manner(L, 3, &access, &exclusive);
-  error = write_file(path, bytes, length, &access, exclusive);
-  if (error == NOT_REGULAR)
+  int folder, error;
+  text.bytes = luaL_checklstring(L, 2, &text.length);
+  if (!lua_isnoneornil(L, 3)) {
+    core_check_fields(L, 3, fields);
+    for (lua_pushnil(L); lua_next(L, 3) != 0; lua_pop(L, 1))
+      if (!core_take_access(L, lua_tostring(L, -2), &access)) {
+        luaL_argcheck(L, lua_isboolean(L, -1), 3, "exclusive is no boolean");
+        exclusive = lua_toboolean(L, -1);
+      }
+  }
+  folder = open_parent(path, &name);
+  error = errno;
+  if (folder >= 0)
+    error =
+        core_finish(folder, write_in(folder, name, &text, &access, exclusive));
+  if (error == EEXIST && !exclusive)
     return core_fail(L, "exists", "cannot write '%s': not a regular file",
                      path);
-  if (error != 0)
-    return core_fail_errno(L, error, "write", path);
-  lua_pushboolean(L, 1);
-  return 1;
+  return core_done(L, error, "write", path);
 }
 
 /* folders */
@@ -243,44 +171,11 @@ static mode_t check_mode(lua_State *L, int index) {
 }
 
 static int make_folder(const char *path, mode_t mode) {
-  int folder, error = 0;
-  if (mkdir(path, 0700) != 0)
+  int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, folder, error;
+  if (mkdir(path, 0700) != 0 || (folder = open(path, flags)) < 0)
     return errno;
-  folder = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  if (folder < 0 || fchmod(folder, mode) != 0)
-    error = errno;
-  else
-    error = core_sync_folder(folder);
-  if (folder >= 0)
-    close(folder);
-  if (error == 0)
-    error = sync_parent(path);
-  else
-    rmdir(path);
-  return error;
-}
-
-/* Makes what is missing of path, which it cuts and mends on its way. */
-static int make_folders(char *path, mode_t mode) {
-  struct stat status;
-  char *end = path, cut;
-  int error = 0;
-  do {
-    end += strspn(end, "/");
-    end += strcspn(end, "/");
-    cut = *end;
-    *end = '\0';
-    if (stat(path, &status) != 0) {
-      error = errno == ENOENT ? make_folder(path, mode) : errno;
-      if (error == EEXIST && stat(path, &status) == 0)
-        error = S_ISDIR(status.st_mode) ? 0 : EEXIST;
-    } else if (!S_ISDIR(status.st_mode)) {
-      error = EEXIST;
-    }
-    if (error == 0)
-      *end = cut;
-  } while (error == 0 && cut != '\0');
-  return error;
+  error = core_finish(folder, core_errno(fchmod(folder, mode)));
+  return error != 0 ? error : sync_parent(path);
 }
 
 /*
@@ -291,10 +186,7 @@ static int make_folders(char *path, mode_t mode) {
 static int l_mkdir(lua_State *L) {
   const char *path = core_check_path(L, 1);
   int error = make_folder(path, check_mode(L, 2));
-  if (error != 0)
-    return core_fail_errno(L, error, "make folder", path);
-  lua_pushboolean(L, 1);
-  return 1;
+  return core_done(L, error, "make folder", path);
 }
 
 /*
@@ -306,25 +198,38 @@ static int l_mkdir(lua_State *L) {
 static int l_mkdirs(lua_State *L) {
   const char *path = core_check_path(L, 1);
   mode_t mode = check_mode(L, 2);
-  char copy[PATH_MAX];
-  int error = ENAMETOOLONG;
-  if (strlen(path) < sizeof copy)
-    error = make_folders(strcpy(copy, path), mode);
-  if (error != 0)
-    return core_fail_errno(L, error, "make folder",
-                           error == ENAMETOOLONG ? path : copy);
-  lua_pushboolean(L, 1);
-  return 1;
+  char copy[PATH_MAX], *end = copy, cut;
+  struct stat status;
+  int error;
+  if (strlen(path) >= sizeof copy)
+    return core_fail_errno(L, ENAMETOOLONG, "make folder", path);
+  strcpy(copy, path);
+  do {
+    end += strspn(end, "/");
+    end += strcspn(end, "/");
+    cut = *end;
+    *end = '\0';
+    error = make_folder(copy, mode);
+    if (error == EEXIST && stat(copy, &status) == 0 && S_ISDIR(status.st_mode))
+      error = 0;
+    if (error == 0)
+      *end = cut;
+  } while (error == 0 && cut != '\0');
+  return core_done(L, error, "make folder", copy);
 }
 
 /* asking */
 
+static void set_integer(lua_State *L, const char *field, lua_Integer value) {
+  lua_pushinteger(L, value);
+  lua_setfield(L, -2, field);
+}
+
 /*
  * file.stat(path[, follow]) -> { kind =, size =, mode =, owner =, group =,
  *   modified = } | nil, message, "missing" | "denied" | "io"
- * kind is "file", "folder", "link" or "other", size in bytes, mode without
- * the kind, owner and group numbers, modified epoch seconds.  A link itself,
- * unless follow is true.
+ * kind is "file", "folder", "link" or "other", size in bytes, modified epoch
+ * seconds.  A link itself, unless follow is true.
  */
 static int l_stat(lua_State *L) {
   const char *path = core_check_path(L, 1);
@@ -338,16 +243,11 @@ static int l_stat(lua_State *L) {
                     : S_ISLNK(status.st_mode) ? "link"
                                               : "other");
   lua_setfield(L, -2, "kind");
-  lua_pushinteger(L, (lua_Integer)status.st_size);
-  lua_setfield(L, -2, "size");
-  lua_pushinteger(L, (lua_Integer)(status.st_mode & 07777));
-  lua_setfield(L, -2, "mode");
-  lua_pushinteger(L, (lua_Integer)status.st_uid);
-  lua_setfield(L, -2, "owner");
-  lua_pushinteger(L, (lua_Integer)status.st_gid);
-  lua_setfield(L, -2, "group");
-  lua_pushinteger(L, (lua_Integer)status.st_mtime);
-  lua_setfield(L, -2, "modified");
+  set_integer(L, "size", status.st_size);
+  set_integer(L, "mode", status.st_mode & 07777);
+  set_integer(L, "owner", status.st_uid);
+  set_integer(L, "group", status.st_gid);
+  set_integer(L, "modified", status.st_mtime);
   return 1;
 }
 
@@ -363,16 +263,10 @@ static int l_filesystem(lua_State *L) {
   if (statfs(path, &status) != 0)
     return core_fail_errno(L, errno, "look at the file system of", path);
   lua_createtable(L, 0, 3);
-  lua_pushinteger(L, (lua_Integer)(uint32_t)status.f_type);
-  lua_setfield(L, -2, "type");
-  lua_pushinteger(L, (lua_Integer)status.f_bavail *
-                         (lua_Integer)(status.f_frsize > 0 ? status.f_frsize
-                                                           : status.f_bsize));
-  lua_setfield(L, -2, "free");
-  if (status.f_files > 0) {
-    lua_pushinteger(L, (lua_Integer)status.f_ffree);
-    lua_setfield(L, -2, "inodes");
-  }
+  set_integer(L, "type", (uint32_t)status.f_type);
+  set_integer(L, "free", (lua_Integer)status.f_bavail * status.f_frsize);
+  if (status.f_files > 0)
+    set_integer(L, "inodes", (lua_Integer)status.f_ffree);
   return 1;
 }
 
@@ -390,16 +284,7 @@ static int l_resolve(lua_State *L) {
 /* file.link(path) -> what the symbolic link says
  *   | nil, message, "missing" | "denied" | "io" (also: it is no link) */
 static int l_link(lua_State *L) {
-  const char *path = core_check_path(L, 1);
-  char target[PATH_MAX];
-  ssize_t length = readlink(path, target, sizeof target);
-  if (length < 0 && errno == EINVAL)
-    return core_fail(L, "io", "cannot read link '%s': not a symbolic link",
-                     path);
-  if (length < 0)
-    return core_fail_errno(L, errno, "read link", path);
-  lua_pushlstring(L, target, (size_t)length);
-  return 1;
+  return core_push_link(L, core_check_path(L, 1));
 }
 
 /* file.remove(path) -> true | nil, message, "missing" | "denied" | "io"
@@ -407,10 +292,7 @@ static int l_link(lua_State *L) {
 static int l_remove(lua_State *L) {
   const char *path = core_check_path(L, 1);
   int error = remove(path) == 0 ? sync_parent(path) : errno;
-  if (error != 0)
-    return core_fail_errno(L, error, "remove", path);
-  lua_pushboolean(L, 1);
-  return 1;
+  return core_done(L, error, "remove", path);
 }
 
 static const luaL_Reg functions[] = {
@@ -426,13 +308,7 @@ static const luaL_Reg functions[] = {
     {NULL, NULL},
 };
 
-static const luaL_Reg methods[] = {{NULL, NULL}};
-
-static const luaL_Reg metamethods[] = {
-    {"__close", buffer_close}, {"__gc", buffer_close}, {NULL, NULL}};
-
 int luaopen_core_file(lua_State *L) {
-  core_type(L, BUFFER, methods, metamethods);
   luaL_newlib(L, functions);
   return 1;
 }

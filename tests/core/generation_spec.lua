@@ -252,9 +252,9 @@ describe("generation.remove", function()
   it("removes what was cut short of that name, and nothing else", function()
     os.execute(("cd '%s' && mkdir .g1.012345 .g1.abcdef .g1.x.012345 .g1.01234g .g2.012345 .g1.0123456 && "
       .. "touch .g1.012345/a .g1.000000 && "
-      .. "ln -s g1 .current.012345 && ln -s g2 .current.543210 && ln -s g1 current"):format(folder))
+      .. "ln -s g1 .g1.543210 && ln -s g2 .g2.543210 && ln -s g1 current"):format(folder))
     assert.is_true(generation.remove(folder, "g1"))
-    assert.equal(".current.543210 .g1.000000 .g1.0123456 .g1.01234g .g1.x.012345 .g2.012345 current", names(folder))
+    assert.equal(".g1.000000 .g1.0123456 .g1.01234g .g1.x.012345 .g2.012345 .g2.543210 current", names(folder))
   end)
 
   it("refuses what is no folder of files", function()
