@@ -12,106 +12,86 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define CHUNK_LIMIT (1024 * 1024) /* bytes of source text */
 
-/* The owner of the program's own file, whom its user trusts already. */
-static uid_t program_owner(void) {
-  static bool known = false;
-  static uid_t owner = 0;
-  struct stat status;
-  if (!known && stat("/proc/self/exe", &status) == 0)
-    owner = status.st_uid;
-  known = true;
-  return owner;
-}
+/* Helpers that return 0, or the 3 of nil, message, code pushed */
 
-static bool owner_trusted(const struct stat *status) {
-  return status->st_uid == 0 || status->st_uid == geteuid() ||
-         status->st_uid == program_owner();
-}
-
-static bool trusted(const struct stat *status) {
-  if (!owner_trusted(status))
-    return false;
-  if ((status->st_mode & (S_IWGRP | S_IWOTH)) == 0)
-    return true;
-  return S_ISDIR(status->st_mode) && (status->st_mode & S_ISVTX) != 0;
-}
-
-static int refuse(lua_State *L, const char *path, const struct stat *status) {
-  const char *mend =
-      owner_trusted(status)
-          ? lua_pushfstring(L, "chmod go-w '%s'", path)
-          : lua_pushfstring(L, "chown %d '%s'", (int)geteuid(), path);
+/* Whether others could not have written what has this status: its owner must
+ * be root, the user, or who owns the program's own file. */
+static int check_trust(lua_State *L, const char *path,
+                       const struct stat *status) {
+  bool sticky = S_ISDIR(status->st_mode) && (status->st_mode & S_ISVTX) != 0;
+  const char *mend = "chmod go-w";
   char mode[8];
+  struct stat program;
+  if (status->st_uid != 0 && status->st_uid != geteuid() &&
+      (stat("/proc/self/exe", &program) != 0 ||
+       status->st_uid != program.st_uid))
+    mend = lua_pushfstring(L, "chown %d", (int)geteuid());
+  else if (sticky || (status->st_mode & (S_IWGRP | S_IWOTH)) == 0)
+    return 0;
   snprintf(mode, sizeof mode, "%04o", (unsigned)(status->st_mode & 07777));
   return core_fail(L, "denied",
                    "refused to run code from '%s': owner %d, mode %s: others "
-                   "could have written it; to mend it: %s",
-                   path, (int)status->st_uid, mode, mend);
+                   "could have written it; to mend it: %s '%s'",
+                   path, (int)status->st_uid, mode, mend, path);
 }
 
-/* Checks every folder above path, which it cuts on its way; 0 or 3 pushed. */
-static int check_parents(lua_State *L, char *path) {
-  char *slash;
-  struct stat status;
-  while ((slash = strrchr(path, '/')) != NULL) {
-    const char *folder = slash == path ? "/" : path;
-    *slash = '\0';
-    if (stat(folder, &status) != 0)
-      return core_fail_errno(L, errno, "check", folder);
-    if (!trusted(&status))
-      return refuse(L, folder, &status);
-  }
-  return 0;
-}
-
-/* Opens path for reading when it may be trusted: a descriptor, or -1 with
- * nil, message, code pushed. */
-static int open_trusted(lua_State *L, const char *path) {
-  char resolved[PATH_MAX], link[64];
+/* Checks an open file and every folder above it. */
+static int check_file(lua_State *L, const char *path, int descriptor) {
+  char folder[PATH_MAX], link[64], *slash;
   struct stat status;
   ssize_t length;
-  int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-  if (descriptor < 0 || fstat(descriptor, &status) != 0) {
-    core_fail_errno(L, errno, "read", path);
-  } else if (!S_ISREG(status.st_mode)) {
-    core_fail(L, "io", "cannot read '%s': not a regular file", path);
-  } else if (!trusted(&status)) {
-    refuse(L, path, &status);
-  } else {
-    snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
-    length = readlink(link, resolved, sizeof resolved - 1);
-    resolved[length > 0 ? length : 0] = '\0';
-    if (check_parents(L, resolved) == 0)
-      return descriptor;
+  int refused;
+  snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+  length = readlink(link, folder, sizeof folder - 1);
+  if (length < 0 || fstat(descriptor, &status) != 0)
+    return core_fail_errno(L, errno, "read", path);
+  if (!S_ISREG(status.st_mode))
+    return core_fail(L, "io", "cannot read '%s': not a regular file", path);
+  folder[length] = '\0';
+  refused = check_trust(L, path, &status);
+  while (refused == 0 && (slash = strrchr(folder, '/')) != NULL) {
+    *slash = '\0';
+    path = slash == folder ? "/" : folder;
+    if (stat(path, &status) != 0)
+      return core_fail_errno(L, errno, "check", path);
+    refused = check_trust(L, path, &status);
   }
-  if (descriptor >= 0)
-    close(descriptor);
-  return -1;
+  return refused;
 }
 
-/* Reads all of a descriptor, and closes it; pushes the text or a failure. */
-static bool push_text(lua_State *L, int descriptor, const char *path) {
+/* Pushes all that a descriptor has. */
+static int read_text(lua_State *L, const char *path, int descriptor) {
   static char text[CHUNK_LIMIT + 1];
   size_t length = 0;
   ssize_t n;
   while ((n = read(descriptor, text + length, sizeof text - length)) > 0)
     length += (size_t)n;
-  close(descriptor);
   if (n < 0)
-    core_fail_errno(L, errno, "read", path);
-  else if (length > CHUNK_LIMIT)
-    core_fail(L, "limit", "cannot read '%s': more than %d bytes of code", path,
-              CHUNK_LIMIT);
-  else
-    lua_pushlstring(L, text, length);
-  return n >= 0 && length <= CHUNK_LIMIT;
+    return core_fail_errno(L, errno, "read", path);
+  if (length > CHUNK_LIMIT)
+    return core_fail(L, "limit", "cannot read '%s': more than %d bytes of code",
+                     path, CHUNK_LIMIT);
+  lua_pushlstring(L, text, length);
+  return 0;
+}
+
+/* Pushes the text in path, which must be trusted. */
+static int push_text(lua_State *L, const char *path) {
+  int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+  int refused;
+  if (descriptor < 0)
+    return core_fail_errno(L, errno, "read", path);
+  refused = check_file(L, path, descriptor);
+  if (refused == 0)
+    refused = read_text(L, path, descriptor);
+  close(descriptor);
+  return refused;
 }
 
 /*
@@ -122,23 +102,18 @@ static bool push_text(lua_State *L, int descriptor, const char *path) {
  */
 static int l_file(lua_State *L) {
   const char *path = luaL_checkstring(L, 1), *text;
-  size_t length;
-  int descriptor;
+  size_t length, skipped = 0;
   lua_settop(L, 2);
-  descriptor = open_trusted(L, path);
-  if (descriptor < 0 || !push_text(L, descriptor, path))
+  if (push_text(L, path) != 0)
     return 3;
   text = lua_tolstring(L, -1, &length);
-  if (length > 0 && text[0] == '#') {
-    const char *line = memchr(text, '\n', length);
-    line = line != NULL ? line : text + length;
-    length -= (size_t)(line - text);
-    text = line;
-  }
+  if (text[0] == '#')
+    skipped = strcspn(text, "\n");
   lua_pushfstring(L, "@%s", path);
-  if (luaL_loadbufferx(L, text, length, lua_tostring(L, -1), "t") != LUA_OK)
+  if (luaL_loadbufferx(L, text + skipped, length - skipped, lua_tostring(L, -1),
+                       "t") != LUA_OK)
     return core_fail(L, "parse", "%s", lua_tostring(L, -1));
-  if (!lua_isnoneornil(L, 2)) {
+  if (!lua_isnil(L, 2)) {
     lua_pushvalue(L, 2);
     if (lua_setupvalue(L, -2, 1) == NULL)
       lua_pop(L, 1);
@@ -147,14 +122,13 @@ static int l_file(lua_State *L) {
 }
 
 /*
- * load.trusted(path) -> true | nil, message, "missing" | "denied" | "io"
+ * load.trusted(path) -> true
+ *   | nil, message, "missing" | "denied" | "limit" | "io"
  * Whether code in path would be run.
  */
 static int l_trusted(lua_State *L) {
-  int descriptor = open_trusted(L, luaL_checkstring(L, 1));
-  if (descriptor < 0)
+  if (push_text(L, luaL_checkstring(L, 1)) != 0)
     return 3;
-  close(descriptor);
   lua_pushboolean(L, 1);
   return 1;
 }

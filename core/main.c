@@ -7,24 +7,16 @@
  */
 #include "core.h"
 
+#include <fcntl.h>
+#include <limits.h>
 #include <lualib.h>
+#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#ifndef VERSION
-#define VERSION "0"
-#endif
-
-#define LUA_SHARE "/usr/share/lua/5.4/?.lua;/usr/share/lua/5.4/?/init.lua"
-#define LUA_LOCAL                                                              \
-  "/usr/local/share/lua/5.4/?.lua;/usr/local/share/lua/5.4/?/init.lua"
-#ifndef LUA_CMODULES
-#define LUA_CMODULES "/usr/lib/lua/5.4"
-#endif
+#define FOLDER(path) path "/?.lua;" path "/?/init.lua"
 
 static const luaL_Reg modules[] = {
     {"core.cert", luaopen_core_cert},
@@ -41,39 +33,49 @@ static const luaL_Reg modules[] = {
     {NULL, NULL},
 };
 
-/* The folder that holds lua/ and scripts/: beside the program in the tree,
- * PREFIX/share/certwright once installed. */
-static bool find_home(char *home, size_t size) {
-  static const char *const places[] = {"", "/../share/certwright"};
-  char program[4096], probe[4400];
-  ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+/* Pushes the folder that holds lua/ and scripts/: beside the program in the
+ * tree, PREFIX/share/certwright once installed. */
+static const char *push_home(lua_State *L) {
+  static const char *const places[] = {"%s", "%s/../share/certwright"};
+  char program[PATH_MAX] = "";
+  char *slash;
   size_t i;
-  if (length <= 0)
-    return false;
-  program[length] = '\0';
-  *strrchr(program, '/') = '\0';
+  if (readlink("/proc/self/exe", program, sizeof program - 1) > 0 &&
+      (slash = strrchr(program, '/')) != NULL)
+    *slash = '\0';
   for (i = 0; i < COUNT(places); i++) {
-    snprintf(home, size, "%s%s", program, places[i]);
-    snprintf(probe, sizeof probe, "%s/lua/cli.lua", home);
-    if (access(probe, R_OK) == 0)
-      return true;
+    const char *home = lua_pushfstring(L, places[i], program);
+    if (access(lua_pushfstring(L, "%s/lua/cli.lua", home), R_OK) == 0)
+      return home;
   }
-  return false;
+  luaL_error(L, "cannot find lua/cli.lua beside the program or in "
+                "../share/certwright");
+  return NULL;
 }
 
-static int traceback(lua_State *L) {
-  const char *message = luaL_tolstring(L, 1, NULL);
-  luaL_traceback(L, L, message, 1);
-  return 1;
+/* What the caller may have left behind: a standard stream that is closed (the
+ * next file would take its number), or SIGCHLD ignored (no child's status
+ * could be had).  A core file could hold a private key. */
+static void settle(void) {
+  const struct rlimit none = {0, 0};
+  int descriptor;
+  do
+    descriptor = open("/dev/null", O_RDONLY);
+  while (descriptor >= 0 && descriptor <= 2);
+  if (descriptor >= 0)
+    close(descriptor);
+  signal(SIGCHLD, SIG_DFL);
+  setrlimit(RLIMIT_CORE, &none);
 }
 
 static void set_paths(lua_State *L, const char *home) {
   lua_getglobal(L, "package");
-  lua_pushfstring(L, "%s/lua/?.lua;%s/lua/?/init.lua;%s;%s", home, home,
-                  LUA_SHARE, LUA_LOCAL);
+  lua_pushfstring(
+      L, "%s/lua/?.lua;%s/lua/?/init.lua;%s", home, home,
+      FOLDER("/usr/share/lua/5.4") ";" FOLDER("/usr/local/share/lua/5.4"));
   lua_setfield(L, -2, "path");
-  lua_pushfstring(L, "%s/?.so;/usr/lib/lua/5.4/?.so;/usr/local/lib/lua/5.4/"
-                     "?.so", LUA_CMODULES);
+  lua_pushliteral(L, LUA_CMODULES "/?.so;/usr/lib/lua/5.4/?.so;"
+                                  "/usr/local/lib/lua/5.4/?.so");
   lua_setfield(L, -2, "cpath");
   lua_getfield(L, -1, "preload");
   luaL_setfuncs(L, modules, 0);
@@ -81,12 +83,11 @@ static void set_paths(lua_State *L, const char *home) {
 }
 
 /* Runs lua/cli.lua with home, version, and the arguments; its result is the
- * exit status.  Called protected, with argc, argv and home on the stack. */
+ * exit status.  Called protected, with argc and argv on the stack. */
 static int run(lua_State *L) {
   int argc = (int)lua_tointeger(L, 1), i;
   char **argv = lua_touserdata(L, 2);
-  const char *home = lua_touserdata(L, 3);
-  lua_settop(L, 0);
+  const char *home = push_home(L);
   lua_pushboolean(L, 1); /* LUA_PATH, LUA_CPATH and LUA_INIT mean nothing */
   lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
   luaL_openlibs(L);
@@ -96,37 +97,30 @@ static int run(lua_State *L) {
   lua_pushfstring(L, "%s/lua/cli.lua", home);
   lua_call(L, 1, 2);
   if (lua_isnil(L, -2))
-    return luaL_error(L, "%s", lua_tostring(L, -1));
+    return lua_error(L);
   lua_pop(L, 1);
   lua_pushstring(L, home);
   lua_pushstring(L, VERSION);
   luaL_checkstack(L, argc, "too many arguments");
   for (i = 1; i < argc; i++)
     lua_pushstring(L, argv[i]);
-  lua_call(L, 2 + (argc > 0 ? argc - 1 : 0), 1);
+  lua_call(L, i + 1, 1);
   return 1;
 }
 
 int main(int argc, char **argv) {
-  const struct rlimit none = {0, 0};
-  char home[4300];
-  int status = 1;
   lua_State *L = luaL_newstate();
-  setrlimit(RLIMIT_CORE, &none); /* a core file could hold a private key */
-  if (L == NULL || !find_home(home, sizeof home)) {
-    fprintf(stderr, "certwright: cannot find lua/cli.lua beside the program "
-                    "or in ../share/certwright\n");
-    return 1;
-  }
-  lua_pushcfunction(L, traceback);
+  int status = 1;
+  settle();
+  if (L == NULL)
+    return status;
   lua_pushcfunction(L, run);
   lua_pushinteger(L, argc);
   lua_pushlightuserdata(L, argv);
-  lua_pushlightuserdata(L, home);
-  if (lua_pcall(L, 3, 1, 1) == LUA_OK)
+  if (lua_pcall(L, 2, 1, 0) == LUA_OK)
     status = (int)lua_tointeger(L, -1);
   else
-    fprintf(stderr, "certwright: %s\n", lua_tostring(L, -1));
+    fprintf(stderr, "certwright: %s\n", luaL_tolstring(L, -1, NULL));
   lua_close(L);
   return status;
 }
