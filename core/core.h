@@ -217,10 +217,11 @@ void core_lock_type(lua_State *L);
 
 /* host.c */
 double core_clock(void); /* seconds, monotonic */
-/* The number of the signal that is named at index: "TERM", "HUP" ... */
-int core_check_signal(lua_State *L, int index);
-/* Sends a signal; pushes true, or nil, message, code. */
-int core_signal(lua_State *L, pid_t pid, int number);
+/* The number of the signal that is named at index ("TERM", "HUP" ...), missing
+ * where nothing is; NULL: that raises. */
+int core_check_signal(lua_State *L, int index, const char *missing);
+/* Pushes what kill(2) said: true for 0, or nil, message, code. */
+int core_push_signalled(lua_State *L, pid_t pid, int error);
 
 /* openers */
 int luaopen_core_cert(lua_State *L);

@@ -5,20 +5,26 @@
 #include "core.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
+#include <openssl/rand.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/random.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #define RANDOM_LIMIT (1 << 20) /* bytes of one call */
-#define ENTRY_LIMIT (1 << 20)  /* bytes of one user or group entry */
+
+/* State, parent and start, which are the 3rd, 4th and 22nd of /proc/PID/stat */
+#define FIELDS                                                                 \
+  " %c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d "    \
+  "%*d "                                                                       \
+  "%llu"
 
 double core_clock(void) {
   struct timespec now;
@@ -26,28 +32,22 @@ double core_clock(void) {
   return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-int core_check_signal(lua_State *L, int index) {
+int core_check_signal(lua_State *L, int index, const char *missing) {
   static const char *const names[] = {"HUP",  "INT",  "QUIT",  "KILL",
                                       "USR1", "USR2", "ALRM",  "TERM",
                                       "CONT", "STOP", "WINCH", NULL};
   static const int numbers[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGKILL,
                                 SIGUSR1, SIGUSR2, SIGALRM, SIGTERM,
                                 SIGCONT, SIGSTOP, SIGWINCH};
-  return numbers[luaL_checkoption(L, index, NULL, names)];
+  return numbers[luaL_checkoption(L, index, missing, names)];
 }
 
-int core_signal(lua_State *L, pid_t pid, int number) {
-  const char *code = "io";
-  if (kill(pid, number) == 0) {
-    lua_pushboolean(L, 1);
-    return 1;
-  }
-  if (errno == ESRCH)
-    code = "missing";
-  else if (errno == EPERM)
-    code = "denied";
-  return core_fail(L, code, "cannot signal process %d: %s", (int)pid,
-                   strerror(errno));
+int core_push_signalled(lua_State *L, pid_t pid, int error) {
+  if (error != 0)
+    return core_fail(L, error == EPERM ? "denied" : "missing",
+                     "cannot signal process %d: %s", (int)pid, strerror(error));
+  lua_pushboolean(L, 1);
+  return 1;
 }
 
 /* host.user() -> effective uid, effective gid, real uid */
@@ -58,26 +58,29 @@ static int l_user(lua_State *L) {
   return 3;
 }
 
-/* The name or number at 1; a number may be any but (uid_t)-1. */
-static const char *check_who(lua_State *L, id_t *number) {
-  if (lua_type(L, 1) == LUA_TNUMBER) {
-    lua_Integer value = luaL_checkinteger(L, 1);
-    luaL_argcheck(L, value >= 0 && value < 4294967295, 1, "out of range");
-    *number = (id_t)value;
-    return NULL;
-  }
-  luaL_argexpected(L, lua_type(L, 1) == LUA_TSTRING, 1, "string or integer");
-  return lua_tostring(L, 1);
+/* The number at 1, which may be any but (uid_t)-1; false: it is a name. */
+static bool check_id(lua_State *L, id_t *number) {
+  lua_Integer value;
+  int type = lua_type(L, 1);
+  luaL_argexpected(L, type == LUA_TNUMBER || type == LUA_TSTRING, 1,
+                   "string or integer");
+  if (type == LUA_TSTRING)
+    return false;
+  value = luaL_checkinteger(L, 1);
+  luaL_argcheck(L, value >= 0 && value < 4294967295, 1, "out of range");
+  *number = (id_t)value;
+  return true;
 }
 
 /* nil, message, code of an entry that was not found, for which the name
  * services have many words (getpwnam(3)). */
 static int fail_entry(lua_State *L, const char *kind, int error) {
+  const char *who = lua_tostring(L, 1);
   if (error == 0 || error == ENOENT || error == ESRCH || error == EBADF ||
       error == EPERM)
-    return core_fail(L, "missing", "no %s '%s'", kind, lua_tostring(L, 1));
-  return core_fail(L, "io", "cannot look up %s '%s': %s", kind,
-                   lua_tostring(L, 1), strerror(error));
+    return core_fail(L, "missing", "no %s '%s'", kind, who);
+  return core_fail(L, "io", "cannot look up %s '%s': %s", kind, who,
+                   strerror(error));
 }
 
 static void set_text(lua_State *L, const char *field, const char *text) {
@@ -96,24 +99,18 @@ static void set_integer(lua_State *L, const char *field, lua_Integer value) {
  * A user of the system's name services.
  */
 static int l_lookup(lua_State *L) {
-  struct passwd entry, *found = NULL;
-  size_t size = 4096;
-  id_t uid = 0;
-  const char *name = check_who(L, &uid);
-  int error;
-  do {
-    char *buffer = lua_newuserdatauv(L, size, 0);
-    error = name != NULL ? getpwnam_r(name, &entry, buffer, size, &found)
-                         : getpwuid_r(uid, &entry, buffer, size, &found);
-    size *= 2;
-  } while (error == ERANGE && size <= ENTRY_LIMIT);
-  if (found == NULL)
-    return fail_entry(L, "user", error);
+  const struct passwd *entry;
+  id_t uid;
+  bool numeric = check_id(L, &uid);
+  errno = 0;
+  entry = numeric ? getpwuid(uid) : getpwnam(lua_tostring(L, 1));
+  if (entry == NULL)
+    return fail_entry(L, "user", errno);
   lua_createtable(L, 0, 4);
-  set_text(L, "name", entry.pw_name);
-  set_integer(L, "uid", entry.pw_uid);
-  set_integer(L, "gid", entry.pw_gid);
-  set_text(L, "home", entry.pw_dir);
+  set_text(L, "name", entry->pw_name);
+  set_integer(L, "uid", entry->pw_uid);
+  set_integer(L, "gid", entry->pw_gid);
+  set_text(L, "home", entry->pw_dir);
   return 1;
 }
 
@@ -124,25 +121,20 @@ static int l_lookup(lua_State *L) {
  * primary group it is.
  */
 static int l_group(lua_State *L) {
-  struct group entry, *found = NULL;
-  size_t size = 4096, i;
-  id_t gid = 0;
-  const char *name = check_who(L, &gid);
-  int error;
-  do {
-    char *buffer = lua_newuserdatauv(L, size, 0);
-    error = name != NULL ? getgrnam_r(name, &entry, buffer, size, &found)
-                         : getgrgid_r(gid, &entry, buffer, size, &found);
-    size *= 2;
-  } while (error == ERANGE && size <= ENTRY_LIMIT);
-  if (found == NULL)
-    return fail_entry(L, "group", error);
+  const struct group *entry;
+  id_t gid;
+  bool numeric = check_id(L, &gid);
+  size_t i;
+  errno = 0;
+  entry = numeric ? getgrgid(gid) : getgrnam(lua_tostring(L, 1));
+  if (entry == NULL)
+    return fail_entry(L, "group", errno);
   lua_createtable(L, 0, 3);
-  set_text(L, "name", entry.gr_name);
-  set_integer(L, "gid", entry.gr_gid);
+  set_text(L, "name", entry->gr_name);
+  set_integer(L, "gid", entry->gr_gid);
   lua_newtable(L);
-  for (i = 0; entry.gr_mem[i] != NULL; i++) {
-    core_pushtext(L, entry.gr_mem[i], strlen(entry.gr_mem[i]));
+  for (i = 0; entry->gr_mem[i] != NULL; i++) {
+    core_pushtext(L, entry->gr_mem[i], strlen(entry->gr_mem[i]));
     lua_rawseti(L, -2, (lua_Integer)i + 1);
   }
   lua_setfield(L, -2, "members");
@@ -151,9 +143,8 @@ static int l_group(lua_State *L) {
 
 /* host.name() -> the host's own name, as it was set */
 static int l_name(lua_State *L) {
-  char name[256] = "";
-  if (gethostname(name, sizeof name - 1) != 0)
-    return luaL_error(L, "cannot read the host's name: %s", strerror(errno));
+  char name[HOST_NAME_MAX + 1] = "";
+  gethostname(name, sizeof name);
   core_pushtext(L, name, strlen(name));
   return 1;
 }
@@ -169,14 +160,12 @@ static int l_terminal(lua_State *L) {
 /* host.columns() -> width of the terminal that is standard output, else of
  * that which is standard error | nil */
 static int l_columns(lua_State *L) {
-  struct winsize size;
-  int descriptor;
-  for (descriptor = 1; descriptor <= 2; descriptor++)
-    if (ioctl(descriptor, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) {
-      lua_pushinteger(L, size.ws_col);
-      return 1;
-    }
-  lua_pushnil(L);
+  struct winsize size = {.ws_col = 0};
+  if (ioctl(1, TIOCGWINSZ, &size) != 0 || size.ws_col == 0)
+    ioctl(2, TIOCGWINSZ, &size);
+  lua_pushinteger(L, size.ws_col);
+  if (size.ws_col == 0)
+    lua_pushnil(L);
   return 1;
 }
 
@@ -188,17 +177,13 @@ static int l_clock(lua_State *L) {
 
 /* host.sleep(seconds)   0 to 86400; fractions count */
 static int l_sleep(lua_State *L) {
-  lua_Number seconds = luaL_checknumber(L, 1);
-  struct timespec until;
+  lua_Number until, seconds = luaL_checknumber(L, 1);
+  struct timespec time;
   luaL_argcheck(L, seconds >= 0 && seconds <= 86400, 1, "out of range");
-  clock_gettime(CLOCK_MONOTONIC, &until);
-  until.tv_sec += (time_t)seconds;
-  until.tv_nsec += (long)((seconds - (lua_Number)(time_t)seconds) * 1e9);
-  if (until.tv_nsec >= 1000000000) {
-    until.tv_nsec -= 1000000000;
-    until.tv_sec++;
-  }
-  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
+  until = core_clock() + seconds;
+  time.tv_sec = (time_t)until;
+  time.tv_nsec = (long)((until - (lua_Number)time.tv_sec) * 1e9);
+  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL) == EINTR)
     continue;
   return 0;
 }
@@ -209,50 +194,23 @@ static int l_pid(lua_State *L) {
   return 1;
 }
 
-/* host.random(n) -> n random bytes (at most 1 MiB) of the kernel */
+/* host.random(n) -> n random bytes, at most 1 MiB */
 static int l_random(lua_State *L) {
   lua_Integer count = luaL_checkinteger(L, 1);
   luaL_Buffer buffer;
   char *bytes;
-  size_t done = 0;
   luaL_argcheck(L, count >= 0 && count <= RANDOM_LIMIT, 1, "out of range");
   bytes = luaL_buffinitsize(L, &buffer, (size_t)count);
-  while (done < (size_t)count) {
-    ssize_t n = getrandom(bytes + done, (size_t)count - done, 0);
-    if (n > 0)
-      done += (size_t)n;
-    else if (errno != EINTR)
-      return luaL_error(L, "no random bytes: %s", strerror(errno));
-  }
-  luaL_pushresultsize(&buffer, done);
+  if (RAND_bytes((unsigned char *)bytes, (int)count) != 1)
+    return luaL_error(L, "no random bytes: %s", core_reason());
+  luaL_pushresultsize(&buffer, (size_t)count);
   return 1;
 }
 
-/* Reads the start of a file of /proc as a string; 0 or an errno value. */
-static int read_proc(pid_t pid, const char *name, char *text, size_t size) {
-  char path[64];
-  size_t length;
-  FILE *file;
-  int error;
-  snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name);
-  file = fopen(path, "re");
-  if (file == NULL)
-    return errno;
-  errno = 0;
-  length = fread(text, 1, size - 1, file);
-  error = ferror(file) ? errno : 0;
-  text[length] = '\0';
-  fclose(file);
-  return error;
-}
-
-/* The effective (second) number of a line of /proc/PID/status. */
-static lua_Integer effective(const char *text, const char *line) {
-  unsigned real, id = 0;
-  const char *found = strstr(text, line);
-  if (found == NULL || sscanf(found + strlen(line), "%u %u", &real, &id) != 2)
-    return -1;
-  return (lua_Integer)id;
+static pid_t check_pid(lua_State *L) {
+  lua_Integer pid = luaL_checkinteger(L, 1);
+  luaL_argcheck(L, pid > 0 && pid <= INT_MAX, 1, "out of range");
+  return (pid_t)pid;
 }
 
 /*
@@ -263,36 +221,34 @@ static lua_Integer effective(const char *text, const char *line) {
  * its start in clock ticks since boot, which with its number is its identity.
  */
 static int l_process(lua_State *L) {
-  lua_Integer pid = luaL_checkinteger(L, 1);
-  char stat[1024], status[4096], state;
-  char *name, *rest;
+  pid_t pid = check_pid(L);
+  char path[64], text[1024] = "", state, *name, *rest;
   unsigned long long start;
-  int parent, error;
-  luaL_argcheck(L, pid > 0 && pid <= INT_MAX, 1, "out of range");
-  error = read_proc((pid_t)pid, "stat", stat, sizeof stat);
-  if (error == 0)
-    error = read_proc((pid_t)pid, "status", status, sizeof status);
-  if (error == ENOENT || error == ESRCH)
+  struct stat owner; /* of the folder: the effective ids (proc(5)) */
+  FILE *file = NULL;
+  int parent;
+  snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+  if (stat(lua_pushfstring(L, "/proc/%d", (int)pid), &owner) == 0)
+    file = fopen(path, "re");
+  if (file == NULL && errno != ENOENT && errno != ESRCH)
+    return core_fail_errno(L, errno, "read", path);
+  if (file != NULL) {
+    text[fread(text, 1, sizeof text - 1, file)] = '\0';
+    fclose(file);
+  }
+  if (text[0] == '\0')
     return core_fail(L, "missing", "no process %d", (int)pid);
-  if (error != 0)
-    return core_fail(L, error == EACCES ? "denied" : "io",
-                     "cannot read process %d: %s", (int)pid, strerror(error));
-  name = strchr(stat, '(');
-  rest = strrchr(stat, ')'); /* a name may hold brackets itself */
+  name = strchr(text, '(');
+  rest = strrchr(text, ')'); /* a name may hold brackets itself */
   if (name == NULL || rest == NULL ||
-      sscanf(rest + 1,
-             " %c %d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d "
-             "%*d %*d %*d %llu",
-             &state, &parent, &start) != 3)
-    return core_fail(L, "io", "cannot read process %d: not understood",
-                     (int)pid);
+      sscanf(rest + 1, FIELDS, &state, &parent, &start) != 3)
+    return core_fail(L, "io", "cannot read '%s': not understood", path);
   lua_createtable(L, 0, 6);
-  core_pushtext(L, name + 1, (size_t)(rest - name - 1));
-  lua_setfield(L, -2, "name");
-  lua_pushlstring(L, &state, 1);
-  lua_setfield(L, -2, "state");
-  set_integer(L, "uid", effective(status, "\nUid:"));
-  set_integer(L, "gid", effective(status, "\nGid:"));
+  *rest = '\0';
+  set_text(L, "name", name + 1);
+  set_text(L, "state", (char[]){state, '\0'});
+  set_integer(L, "uid", owner.st_uid);
+  set_integer(L, "gid", owner.st_gid);
   set_integer(L, "parent", parent);
   set_integer(L, "start", (lua_Integer)start);
   return 1;
@@ -304,12 +260,10 @@ static int l_process(lua_State *L) {
  * could be done.
  */
 static int l_signal(lua_State *L) {
-  lua_Integer pid = luaL_checkinteger(L, 1);
-  int number = 0;
-  luaL_argcheck(L, pid > 0 && pid <= INT_MAX, 1, "out of range");
-  if (!lua_isinteger(L, 2) || lua_tointeger(L, 2) != 0)
-    number = core_check_signal(L, 2);
-  return core_signal(L, (pid_t)pid, number);
+  pid_t pid = check_pid(L);
+  bool asks = lua_isinteger(L, 2) && lua_tointeger(L, 2) == 0;
+  int number = asks ? 0 : core_check_signal(L, 2, NULL);
+  return core_push_signalled(L, pid, kill(pid, number) == 0 ? 0 : errno);
 }
 
 static const luaL_Reg functions[] = {

@@ -10,23 +10,49 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/syscall.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define PROCESS "core.process"
-#define START_TIMEOUT 60.0 /* seconds until exec */
-#define STOP_TIMEOUT 10.0  /* seconds */
-#define KILL_TIMEOUT 5.0   /* seconds for a killed child to end */
+#define STOP_TIMEOUT 10.0 /* seconds */
+#define KILL_TIMEOUT 5.0  /* seconds for a killed child to end */
 
-int process_left(double deadline) {
+static struct process *new_process(lua_State *L,
+                                   const struct process_command *command) {
+  struct process *p = lua_newuserdatauv(L, sizeof *p, 1);
+  *p = (struct process){.pidfd = -1,
+                        .status = -1,
+                        .deadline = core_clock() + command->timeout,
+                        .theirs = {-1, -1, -1},
+                        .outputs = {{.descriptor = -1}, {.descriptor = -1}}};
+  luaL_setmetatable(L, PROCESS);
+  lua_pushstring(L, command->argv[0]);
+  lua_setiuservalue(L, -2, 1);
+  return p;
+}
+
+static struct process *check_process(lua_State *L) {
+  return luaL_checkudata(L, 1, PROCESS);
+}
+
+/* Milliseconds for poll until deadline, rounded up; at most a minute. */
+static int time_left(double deadline) {
   double left = deadline - core_clock();
   return left <= 0 ? 0 : left > 60 ? 60000 : (int)(left * 1000) + 1;
+}
+
+bool process_await(int descriptor, double deadline) {
+  struct pollfd wait = {.fd = descriptor, .events = POLLIN};
+  int left;
+  do
+    left = time_left(deadline);
+  while (poll(&wait, 1, left) <= 0 && left > 0);
+  return wait.revents != 0;
 }
 
 void process_close(int *descriptor) {
@@ -35,66 +61,35 @@ void process_close(int *descriptor) {
   *descriptor = -1;
 }
 
-void process_options(lua_State *L, const char *const names[]) {
-  lua_settop(L, 2);
-  if (lua_isnil(L, 2)) {
-    lua_newtable(L);
-    lua_replace(L, 2);
-  }
-  core_check_fields(L, 2, names);
+/* Whether the child exits until deadline; it is not reaped by this. */
+static bool ended(const struct process *p, double deadline) {
+  return p->pidfd < 0 || process_await(p->pidfd, deadline);
 }
 
-bool process_ended(const struct process *p) {
-  siginfo_t info;
-  if (!p->alive)
-    return true;
-  info.si_pid = 0;
-  if (waitid(P_PID, (id_t)p->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0)
-    return errno == ECHILD;
-  return info.si_pid != 0;
+/* Takes the status of a child that has exited. */
+static void reap(struct process *p) {
+  if (p->pidfd >= 0 && waitpid(p->pid, &p->status, WNOHANG) != 0)
+    process_close(&p->pidfd);
 }
 
-static bool wait_end(const struct process *p, double deadline) {
-  struct pollfd end = {.fd = p->pidfd, .events = POLLIN};
-  while (!process_ended(p)) {
-    int left = process_left(deadline);
-    if (left == 0)
-      return false;
-    if (p->pidfd < 0)
-      left = process_left(fmin(deadline, core_clock() + PROCESS_SLICE));
-    poll(&end, 1, left);
-  }
-  return true;
+static bool running(struct process *p) {
+  if (ended(p, 0))
+    reap(p);
+  return p->pidfd >= 0;
 }
 
-void process_reap(struct process *p) {
-  pid_t pid;
-  if (!p->alive)
-    return;
-  do
-    pid = waitpid(p->pid, &p->status, WNOHANG);
-  while (pid < 0 && errno == EINTR);
-  if (pid == 0) /* killed, but held by the kernel: close() tries again */
-    return;
-  p->alive = false;
-  p->known = pid == p->pid;
-  process_close(&p->pidfd);
-}
-
-static void kill_group(const struct process *p) {
-  if (p->alive) {
+/* Unless it is reaped, kills the child with its group and reaps it; frees what
+ * the box holds. */
+static void release(struct process *p) {
+  int i;
+  if (p->pidfd >= 0) {
     kill(-p->pid, SIGKILL);
     kill(p->pid, SIGKILL);
+    ended(p, core_clock() + KILL_TIMEOUT);
+    reap(p); /* one that the kernel holds is left to another close() */
   }
-}
-
-void process_release(struct process *p) {
-  int i;
-  kill_group(p);
-  wait_end(p, core_clock() + KILL_TIMEOUT);
-  process_reap(p);
-  process_close(&p->pidfd);
-  process_close(&p->input);
+  for (i = 0; i < 3; i++)
+    process_close(&p->theirs[i]);
   for (i = 0; i < 2; i++) {
     process_close(&p->outputs[i].descriptor);
     free(p->outputs[i].bytes);
@@ -102,98 +97,152 @@ void process_release(struct process *p) {
   }
 }
 
-struct process *process_new(lua_State *L) {
-  struct process *p = lua_newuserdatauv(L, sizeof *p, 1);
-  memset(p, 0, sizeof *p);
-  p->pidfd = p->input = -1;
-  p->outputs[0].descriptor = p->outputs[1].descriptor = -1;
-  luaL_setmetatable(L, PROCESS);
-  return p;
-}
-
-static struct process *check_process(lua_State *L) {
-  return luaL_checkudata(L, 1, PROCESS);
-}
-
-int process_start(struct process *p, const struct process_command *command,
-                  double deadline, const char **step) {
-  pid_t pid;
-  int error = process_spawn(command, deadline, &pid, step);
-  if (error != 0)
-    return error;
-  p->pid = pid;
-  p->alive = true;
-#ifdef SYS_pidfd_open
-  p->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-#endif
-  return 0;
-}
-
-/* Starts the child with its outputs appended to a file, /dev/null when that
- * is NULL.  0, or an errno value, with step NULL when the file is to blame. */
-static int start_beside(struct process *p, struct process_command *command,
-                        const char *path, const char **step) {
-  int *theirs = command->streams, error = 0;
-  *step = NULL;
-  theirs[0] = open("/dev/null", O_RDONLY | O_CLOEXEC);
-  theirs[1] =
-      path == NULL
-          ? open("/dev/null", O_WRONLY | O_CLOEXEC)
-          : open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY,
-                 0600);
-  theirs[2] = theirs[1];
-  if (theirs[0] < 0 || theirs[1] < 0)
-    error = errno;
-  if (path == NULL || theirs[0] < 0)
-    *step = "run";
-  if (error == 0)
-    error = process_start(p, command, core_clock() + START_TIMEOUT, step);
-  process_close(&theirs[0]);
-  process_close(&theirs[1]);
-  return error;
-}
-
-/* Lua */
-
-void process_push_status(lua_State *L, const struct process *p) {
+static void push_status(lua_State *L, const struct process *p) {
   lua_createtable(L, 0, 4);
-  if (p->known && WIFEXITED(p->status)) {
+  if (WIFEXITED(p->status)) {
     lua_pushinteger(L, WEXITSTATUS(p->status));
     lua_setfield(L, -2, "status");
-  } else if (p->known && WIFSIGNALED(p->status)) {
+  } else if (WIFSIGNALED(p->status)) {
     lua_pushinteger(L, WTERMSIG(p->status));
     lua_setfield(L, -2, "signal");
   }
 }
 
+/* Gives the child its input, all of it at once, and two pipes whose other ends
+ * never block; 0 or an errno value. */
+static int open_streams(struct process *p,
+                        const struct process_command *command) {
+  int ends[2], i, error = 0;
+  if (command->input != NULL) {
+    p->theirs[0] = memfd_create("stdin", MFD_CLOEXEC);
+    error = core_write(p->theirs[0], command->input, command->length);
+    lseek(p->theirs[0], 0, SEEK_SET);
+  }
+  for (i = 0; i < 2 && error == 0; i++) {
+    if (pipe2(ends, O_CLOEXEC) != 0)
+      return errno;
+    p->outputs[i].descriptor = ends[0];
+    p->theirs[i + 1] = ends[1];
+    fcntl(ends[0], F_SETFL, O_NONBLOCK);
+  }
+  return error;
+}
+
+/* Reads what is in the pipe by now, and not what a daemon goes on writing; 0
+ * or an errno value, EFBIG beyond the limit. */
+static int take(struct process_output *out, size_t limit) {
+  int waiting = 0;
+  char *bytes;
+  ssize_t n;
+  if (out->descriptor < 0 || ioctl(out->descriptor, FIONREAD, &waiting) != 0)
+    return 0;
+  bytes = realloc(out->bytes, out->length + (size_t)waiting + 1);
+  if (bytes == NULL)
+    return ENOMEM;
+  out->bytes = bytes;
+  n = read(out->descriptor, bytes + out->length, (size_t)waiting + 1);
+  if (n > 0)
+    out->length += (size_t)n;
+  else if (n == 0 || errno != EAGAIN)
+    process_close(&out->descriptor);
+  return out->length > limit ? EFBIG : 0;
+}
+
+/* Reads what the child writes until it has exited (0), or a limit is passed. */
+static int attend(struct process *p, size_t limit) {
+  for (;;) {
+    struct pollfd waits[] = {
+        {.fd = p->pidfd, .events = POLLIN},
+        {.fd = p->outputs[0].descriptor, .events = POLLIN},
+        {.fd = p->outputs[1].descriptor, .events = POLLIN}};
+    /* looked at first, so that what is read then is all that it wrote */
+    bool over = ended(p, 0);
+    int left, error = take(&p->outputs[0], limit);
+    if (error == 0)
+      error = take(&p->outputs[1], limit);
+    if (error != 0 || over)
+      return error;
+    left = time_left(p->deadline);
+    if (left == 0)
+      return ETIMEDOUT;
+    poll(waits, COUNT(waits), left);
+  }
+}
+
+/*
+ * process.run(argv[, options]) -> { status =, signal =, stdout =, stderr = }
+ *   | nil, message, "missing" | "denied" | "timeout" | "limit" | "busy" | "io"
+ * Runs argv[1], looked for in SEARCH_PATH unless it holds a slash, until it
+ * has exited; either status (0 to 255) or signal (a number) is set.  options:
+ *   stdin    bytes for its standard input (a file), else that is /dev/null
+ *   timeout  seconds (60), after which its process group is killed
+ *   limit    bytes (1 MiB) for each of stdout and stderr; more kills likewise
+ *   env      { NAME = value } added to PATH and LC_ALL, its whole environment
+ *   cwd      its working folder, entered with its own rights
+ *   uid, gid numbers; supplementary groups are dropped then; no uid alone
+ */
+static int l_run(lua_State *L) {
+  static const char *const options[] = {"stdin", "timeout", "env",   "cwd",
+                                        "uid",   "gid",     "limit", NULL};
+  static const char *const names[] = {"stdout", "stderr"};
+  struct process_command command;
+  struct process *p;
+  int error, i;
+  process_check_command(L, options, &command);
+  p = new_process(L, &command);
+  error = open_streams(p, &command);
+  if (error == 0)
+    error = process_start(p, &command);
+  if (error == 0)
+    error = attend(p, command.limit);
+  if (error == 0) {
+    reap(p); /* what it left behind goes on */
+    push_status(L, p);
+    for (i = 0; i < 2; i++) {
+      lua_pushlstring(L, p->outputs[i].bytes, p->outputs[i].length);
+      lua_setfield(L, -2, names[i]);
+    }
+  }
+  release(p);
+  return error == 0 ? 1 : process_fail(L, &command, p, error);
+}
+
 /*
  * process.start(argv[, options]) -> process
- *   | nil, message, "missing" | "denied" | "timeout" | "io"
- * Starts argv[1] as process.run does, and returns while it runs.  Its standard
- * input is /dev/null.  It is killed, with its group, when the handle is closed
- * or collected.  options: env, cwd, uid, gid as for run, and
- *   output   a file to append stdout and stderr to, else that is /dev/null; a
- *            new one gets mode 0600
+ *   | nil, message, "missing" | "denied" | "timeout" | "busy" | "io"
+ * Starts argv[1], without input, and returns while it runs; it is killed with
+ * its group when the handle is closed or collected.  options: env, cwd, uid,
+ * gid as for run, and
+ *   output   a file (new: mode 0600) to append stdout and stderr to
  */
 static int l_start(lua_State *L) {
-  static const char *const names[] = {"env", "cwd",    "uid",
-                                      "gid", "output", NULL};
+  static const char *const options[] = {"env", "cwd",    "uid",
+                                        "gid", "output", NULL};
+  const int flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY;
   struct process_command command;
-  const char *output, *step;
   struct process *p;
   int error;
-  process_options(L, names);
-  process_check_command(L, &command);
-  output = process_string_option(L, "output");
-  p = process_new(L);
-  lua_pushstring(L, command.argv[0]);
-  lua_setiuservalue(L, -2, 1);
-  error = start_beside(p, &command, output, &step);
+  process_check_command(L, options, &command);
+  p = new_process(L, &command);
+  if (command.output != NULL) {
+    p->theirs[1] = open(command.output, flags, 0600);
+    if (p->theirs[1] < 0)
+      return core_fail_errno(L, errno, "write", command.output);
+    p->theirs[2] = fcntl(p->theirs[1], F_DUPFD_CLOEXEC, 0);
+  }
+  error = process_start(p, &command);
   if (error == 0)
     return 1;
-  if (step == NULL)
-    return core_fail_errno(L, error, "write", output);
-  return process_fail_spawn(L, &command, error, step);
+  release(p);
+  return process_fail(L, &command, p, error);
+}
+
+/* The time limit at index in seconds, as a time of core_clock. */
+static double check_deadline(lua_State *L, int index, lua_Number missing) {
+  lua_Number timeout = luaL_optnumber(L, index, missing);
+  luaL_argcheck(L, timeout >= 0 && timeout <= PROCESS_LONGEST, index,
+                "out of range");
+  return core_clock() + timeout;
 }
 
 /* process:pid() -> its number, also when it has ended */
@@ -204,10 +253,7 @@ static int l_pid(lua_State *L) {
 
 /* process:running() -> boolean   whether it has not exited */
 static int l_running(lua_State *L) {
-  struct process *p = check_process(L);
-  if (process_ended(p))
-    process_reap(p);
-  lua_pushboolean(L, p->alive);
+  lua_pushboolean(L, running(check_process(L)));
   return 1;
 }
 
@@ -217,13 +263,10 @@ static int l_running(lua_State *L) {
  */
 static int l_wait(lua_State *L) {
   struct process *p = check_process(L);
-  lua_Number timeout = luaL_optnumber(L, 2, PROCESS_LONGEST);
-  luaL_argcheck(L, timeout >= 0 && timeout <= PROCESS_LONGEST, 2,
-                "out of range");
-  if (!wait_end(p, core_clock() + timeout))
+  if (!ended(p, check_deadline(L, 2, PROCESS_LONGEST)))
     return core_fail(L, "timeout", "process %d has not ended", (int)p->pid);
-  process_reap(p);
-  process_push_status(L, p);
+  reap(p);
+  push_status(L, p);
   return 1;
 }
 
@@ -233,13 +276,10 @@ static int l_wait(lua_State *L) {
  */
 static int l_signal(lua_State *L) {
   struct process *p = check_process(L);
-  int number = core_check_signal(L, 2);
-  if (process_ended(p))
-    process_reap(p);
-  if (!p->alive)
-    return core_fail(L, "missing", "cannot signal process %d: %s", (int)p->pid,
-                     strerror(ESRCH));
-  return core_signal(L, p->pid, number);
+  int number = core_check_signal(L, 2, NULL), error = ESRCH;
+  if (running(p))
+    error = kill(p->pid, number) == 0 ? 0 : errno;
+  return core_push_signalled(L, p->pid, error);
 }
 
 /*
@@ -251,41 +291,36 @@ static int l_signal(lua_State *L) {
  */
 static int l_stop(lua_State *L) {
   struct process *p = check_process(L);
-  int number = lua_isnoneornil(L, 2) ? SIGTERM : core_check_signal(L, 2);
-  lua_Number timeout = luaL_optnumber(L, 3, STOP_TIMEOUT);
-  luaL_argcheck(L, timeout >= 0 && timeout <= PROCESS_LONGEST, 3,
-                "out of range");
-  if (p->alive) {
+  int number = core_check_signal(L, 2, "TERM");
+  double deadline = check_deadline(L, 3, STOP_TIMEOUT);
+  if (p->pidfd >= 0)
     kill(p->pid, number);
-    wait_end(p, core_clock() + timeout);
-  }
-  process_release(p);
-  if (p->alive)
+  ended(p, deadline);
+  release(p);
+  if (p->pidfd >= 0)
     return core_fail(L, "timeout", "process %d was killed and has not ended",
                      (int)p->pid);
-  process_push_status(L, p);
+  push_status(L, p);
   return 1;
 }
 
 /* process:close()   kills it with its group, if it was not seen to have ended;
  * also __gc and __close */
 static int l_close(lua_State *L) {
-  process_release(check_process(L));
+  release(check_process(L));
   return 0;
 }
 
 static int l_tostring(lua_State *L) {
   struct process *p = check_process(L);
   lua_getiuservalue(L, 1, 1);
-  if (process_ended(p))
-    process_reap(p);
   lua_pushfstring(L, "process \"%s\" %d (%s)", lua_tostring(L, -1), (int)p->pid,
-                  p->alive ? "running" : "ended");
+                  running(p) ? "running" : "ended");
   return 1;
 }
 
 static const luaL_Reg functions[] = {
-    {"run", process_run}, {"start", l_start}, {NULL, NULL}};
+    {"run", l_run}, {"start", l_start}, {NULL, NULL}};
 
 static const luaL_Reg methods[] = {{"pid", l_pid},       {"running", l_running},
                                    {"wait", l_wait},     {"stop", l_stop},

@@ -1,85 +1,62 @@
 /*
- * process.h: what spawn.c, run.c and process.c, which are core.process, share.
+ * process.h: what spawn.c and process.c, which are core.process, share.
  */
 #ifndef PROCESS_H
 #define PROCESS_H
 
 #include "core.h"
 
-/* spawn.c: a child process, from the command that Lua gives to its exec */
-struct process_command {
-  char *const *argv;
-  char *const *environment;
-  char *const *files; /* tried in order until one can be executed */
-  const char *folder; /* NULL: the caller's working folder */
-  bool has_user, has_group;
-  uid_t user;
-  gid_t group;
-  int streams[3]; /* what the child gets as 0, 1 and 2 */
-};
-/* Fills all but streams from the argv at 1 and env, cwd, uid and gid of the
- * options at 2; what the command points to is kept on the stack. */
-void process_check_command(lua_State *L, struct process_command *command);
-/* A string of the options at 2, or NULL; it is kept on the stack. */
-const char *process_string_option(lua_State *L, const char *name);
-/* A number of the options at 2, which must lie between lowest and highest. */
-lua_Number process_number_option(lua_State *L, const char *name,
-                                 lua_Number missing, lua_Number lowest,
-                                 lua_Number highest, bool whole);
-/* Starts the command in a session of its own, and waits until it is executed
- * or deadline (on core_clock) has passed.  0 and the pid; or an errno value
- * and the step that failed, with no child left. */
-int process_spawn(const struct process_command *command, double deadline,
-                  pid_t *pid, const char **step);
-/* nil, message, code of a command that process_spawn did not bring to run. */
-int process_fail_spawn(lua_State *L, const struct process_command *command,
-                       int error, const char *step);
-
-/* process.c: a child from its start until it is reaped */
-
 #define PROCESS_LONGEST 1e9 /* seconds, the highest time limit */
-#define PROCESS_SLICE 0.01  /* seconds between looks, without a pidfd */
 
-/* What the child wrote to one of its outputs. */
+/* What Lua asks for; the pointers are kept on its stack. */
+struct process_command {
+  char *const *argv, *const *environment;
+  const char *files;  /* tried in order; each ends in a NUL, the last in two */
+  const char *folder; /* NULL: the caller's working folder */
+  const char *input;  /* NULL: /dev/null */
+  const char *output; /* a path; NULL: /dev/null */
+  size_t length;      /* of input */
+  size_t limit;       /* bytes of each output */
+  double timeout;     /* seconds */
+  uid_t user;         /* -1: the caller's */
+  gid_t group;        /* -1: the caller's */
+};
+
+/* What the child wrote to its stdout or stderr. */
 struct process_output {
-  int descriptor; /* -1 when closed */
-  char *bytes;
-  size_t length, capacity;
+  int descriptor; /* the pipe; -1: none */
+  char *bytes;    /* to be freed */
+  size_t length;
 };
 
 /* The box: a child from its start until it is reaped. */
 struct process {
-  pid_t pid;  /* 0: none; stays when the child is reaped */
-  bool alive; /* not reaped */
-  bool known; /* status was had */
-  int status; /* as waitpid gives it */
-  int pidfd;  /* -1: none */
-  int input;  /* where we write the child's stdin; -1 when closed */
+  pid_t pid;       /* stays when it is reaped */
+  int pidfd;       /* -1: reaped, or not started */
+  int status;      /* as waitpid gives it; -1: never had */
+  double deadline; /* on core_clock; for run until it exits, else until exec */
+  int theirs[3];   /* its streams, until it runs; -1: /dev/null */
   struct process_output outputs[2];
+  enum { STEP_RUN, STEP_BECOME, STEP_ENTER } step; /* the one that failed */
 };
 
-/* Pushes the box of a process that was not started yet. */
-struct process *process_new(lua_State *L);
-/* Leaves argv and options on the stack, an empty table when there are none;
- * raises when there are other options than these. */
-void process_options(lua_State *L, const char *const names[]);
-/* Starts the child; 0, or an errno value and the step that failed. */
-int process_start(struct process *p, const struct process_command *command,
-                  double deadline, const char **step);
-/* Milliseconds for poll until deadline, rounded up; at most a minute. */
-int process_left(double deadline);
-/* Whether the child has exited; it is not reaped by this. */
-bool process_ended(const struct process *p);
-/* Takes the status of a child that has exited. */
-void process_reap(struct process *p);
-/* Closes what the box holds, kills what is left of the child and its group,
- * and reaps it; may run twice. */
-void process_release(struct process *p);
-/* Pushes { status = } or { signal = }. */
-void process_push_status(lua_State *L, const struct process *p);
-void process_close(int *descriptor);
+/* spawn.c */
 
-/* run.c: process.run */
-int process_run(lua_State *L);
+/* Takes the argv at 1 and the options at 2, which may have these names only;
+ * raises on misuse. */
+void process_check_command(lua_State *L, const char *const names[],
+                           struct process_command *command);
+/* Starts the command in a session of its own, and waits until it is executed:
+ * 0 or an errno value, after which closing the box ends what may be left. */
+int process_start(struct process *p, const struct process_command *command);
+/* nil, message, code; error is an errno value, EFBIG for too much output. */
+int process_fail(lua_State *L, const struct process_command *command,
+                 const struct process *p, int error);
+
+/* process.c */
+
+/* Whether the descriptor becomes readable, or is hung up, until deadline. */
+bool process_await(int descriptor, double deadline);
+void process_close(int *descriptor);
 
 #endif
