@@ -113,7 +113,7 @@ local function print_result(script, result, context)
   end
   if text and text ~= "" then
     local ok, message = io.stdout:write(text, text:sub(-1) == "\n" and "" or "\n")
-    ok = ok and io.stdout:flush()
+    if ok then ok, message = io.stdout:flush() end
     if not ok then return fail("cannot write the result: " .. tostring(message), "io") end
   end
 end
