@@ -6,7 +6,6 @@
 #include "core.h"
 
 #include <errno.h>
-#include <openssl/asn1.h>
 #include <openssl/err.h>
 #include <stdarg.h>
 #include <string.h>
@@ -22,29 +21,20 @@ int core_fail(lua_State *L, const char *code, const char *format, ...) {
   return 3;
 }
 
-static const char *errno_code(int error) {
-  switch (error) {
-  case ENOENT:
-  case ENOTDIR:
-    return "missing";
-  case EACCES:
-  case EPERM:
-    return "denied";
-  case EEXIST:
-    return "exists";
-  case EAGAIN:
-  case EBUSY:
-    return "busy";
-  case ETIMEDOUT:
-    return "timeout";
-  default:
-    return "io";
-  }
-}
-
 int core_fail_errno(lua_State *L, int error, const char *verb,
                     const char *object) {
-  return core_fail(L, errno_code(error), "cannot %s '%s': %s", verb, object,
+  static const struct {
+    int error;
+    const char *code;
+  } codes[] = {{ENOENT, "missing"}, {ENOTDIR, "missing"},  {EACCES, "denied"},
+               {EPERM, "denied"},   {EEXIST, "exists"},    {EAGAIN, "busy"},
+               {EBUSY, "busy"},     {ETIMEDOUT, "timeout"}};
+  const char *code = "io";
+  size_t i;
+  for (i = 0; i < COUNT(codes); i++)
+    if (codes[i].error == error)
+      code = codes[i].code;
+  return core_fail(L, code, "cannot %s '%s': %s", verb, object,
                    strerror(error));
 }
 
@@ -87,10 +77,9 @@ void core_pushtext(lua_State *L, const char *bytes, size_t length) {
     if (n > 0)
       luaL_addlstring(&buffer, (const char *)s, n);
     else
-      luaL_addlstring(&buffer, "\xEF\xBF\xBD", 3);
-    n = n > 0 ? n : 1;
-    s += n;
-    length -= n;
+      luaL_addstring(&buffer, "\xEF\xBF\xBD");
+    s += n > 0 ? n : 1;
+    length -= n > 0 ? n : 1;
   }
   luaL_pushresult(&buffer);
 }
@@ -107,14 +96,33 @@ void core_pushhex(lua_State *L, const unsigned char *bytes, size_t length) {
   luaL_pushresultsize(&buffer, 2 * length);
 }
 
+void core_push_der(lua_State *L, const void *value, const ASN1_ITEM *item) {
+  luaL_Buffer buffer;
+  int size = ASN1_item_i2d(value, NULL, item);
+  unsigned char *p =
+      (unsigned char *)luaL_buffinitsize(L, &buffer, size > 0 ? size : 0);
+  if (size <= 0 || ASN1_item_i2d(value, &p, item) != size)
+    luaL_error(L, "cannot encode a value: %s", core_reason());
+  luaL_pushresultsize(&buffer, (size_t)size);
+}
+
+void core_push_fingerprint(lua_State *L) {
+  unsigned char digest[32];
+  size_t length;
+  const char *der = lua_tolstring(L, -1, &length);
+  if (!EVP_Digest(der, length, digest, NULL, EVP_sha256(), NULL))
+    luaL_error(L, "cannot digest: %s", core_reason());
+  core_pushhex(L, digest, sizeof digest);
+  lua_replace(L, -2);
+}
+
 void core_push_pem(lua_State *L, const char *kind, const unsigned char *der,
                    size_t length) {
   char line[65];
   luaL_Buffer buffer;
   luaL_buffinit(L, &buffer);
-  luaL_addstring(&buffer, "-----BEGIN ");
-  luaL_addstring(&buffer, kind);
-  luaL_addstring(&buffer, "-----\n");
+  lua_pushfstring(L, "-----BEGIN %s-----\n", kind);
+  luaL_addvalue(&buffer);
   while (length > 0) {
     size_t n = length < 48 ? length : 48;
     EVP_EncodeBlock((unsigned char *)line, der, (int)n);
@@ -123,9 +131,8 @@ void core_push_pem(lua_State *L, const char *kind, const unsigned char *der,
     der += n;
     length -= n;
   }
-  luaL_addstring(&buffer, "-----END ");
-  luaL_addstring(&buffer, kind);
-  luaL_addstring(&buffer, "-----\n");
+  lua_pushfstring(L, "-----END %s-----\n", kind);
+  luaL_addvalue(&buffer);
   luaL_pushresult(&buffer);
 }
 
@@ -144,6 +151,14 @@ bool core_time(const ASN1_TIME *time, lua_Integer *seconds) {
   return true;
 }
 
+void core_release(core_holder *holder) {
+  if (holder->value != NULL && holder->release != NULL)
+    holder->release(holder->value);
+  else if (holder->value != NULL)
+    ASN1_item_free(holder->value, holder->item);
+  holder->value = NULL;
+}
+
 static int l_release(lua_State *L) {
   core_release(lua_touserdata(L, 1));
   return 0;
@@ -153,18 +168,25 @@ core_holder *core_push_holder(lua_State *L, void (*release)(void *value)) {
   static const luaL_Reg metamethods[] = {
       {"__gc", l_release}, {"__close", l_release}, {NULL, NULL}};
   core_holder *holder = lua_newuserdatauv(L, sizeof *holder, 0);
-  holder->value = NULL;
-  holder->release = release;
+  *holder = (core_holder){NULL, release, NULL};
   if (luaL_newmetatable(L, "core.holder"))
     luaL_setfuncs(L, metamethods, 0);
   lua_setmetatable(L, -2);
   return holder;
 }
 
-void core_release(core_holder *holder) {
-  if (holder->value != NULL)
-    holder->release(holder->value);
-  holder->value = NULL;
+void *core_push_item(lua_State *L, const ASN1_ITEM *item) {
+  core_holder *holder = core_push_holder(L, NULL);
+  holder->item = item;
+  holder->value = ASN1_item_new(item);
+  if (holder->value == NULL)
+    luaL_error(L, "not enough memory");
+  return holder->value;
+}
+
+void core_drop(lua_State *L) {
+  core_release(lua_touserdata(L, -1));
+  lua_pop(L, 1);
 }
 
 void core_type(lua_State *L, const char *name, const luaL_Reg *methods,
@@ -181,15 +203,14 @@ void core_check_fields(lua_State *L, int index, const char *const names[]) {
   index = lua_absindex(L, index);
   luaL_checktype(L, index, LUA_TTABLE);
   for (lua_pushnil(L); lua_next(L, index) != 0; lua_pop(L, 1)) {
-    size_t i;
+    const char *name;
+    size_t i = 0;
     if (lua_type(L, -2) != LUA_TSTRING)
       luaL_argerror(L, index, "a field has no name");
-    for (i = 0; names[i] != NULL; i++)
-      if (strcmp(names[i], lua_tostring(L, -2)) == 0)
-        break;
+    name = lua_tostring(L, -2);
+    while (names[i] != NULL && strcmp(names[i], name) != 0)
+      i++;
     if (names[i] == NULL)
-      luaL_argerror(L, index,
-                    lua_pushfstring(L, "unknown field '%s'",
-                                    lua_tostring(L, -2)));
+      luaL_argerror(L, index, lua_pushfstring(L, "unknown field '%s'", name));
   }
 }

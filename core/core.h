@@ -48,14 +48,22 @@ void core_push_pem(lua_State *L, const char *kind, const unsigned char *der,
 /* Past the byte order mark that editors put before a PEM text. */
 const char *core_skip_mark(const char *bytes, size_t *length);
 
-/* Scratch of OpenSSL's that must live across calls of Lua: the box frees it,
- * core_release at once. */
+/* Scratch that must live across calls of Lua: the box frees it, core_release at
+ * once, core_drop the one on top, which it pops.  Without a release it is an
+ * ASN.1 value of that item; core_push_item pushes a new one. */
 typedef struct {
   void *value;
   void (*release)(void *value);
+  const ASN1_ITEM *item;
 } core_holder;
 core_holder *core_push_holder(lua_State *L, void (*release)(void *value));
 void core_release(core_holder *holder);
+void *core_push_item(lua_State *L, const ASN1_ITEM *item);
+void core_drop(lua_State *L);
+
+/* Pushes the DER of a value; puts its SHA-256 in hex in its place. */
+void core_push_der(lua_State *L, const void *value, const ASN1_ITEM *item);
+void core_push_fingerprint(lua_State *L);
 
 /* Makes the metatable of a type: methods as __index, then metamethods. */
 void core_type(lua_State *L, const char *name, const luaL_Reg *methods,
@@ -72,53 +80,30 @@ EVP_PKEY *core_key_test(lua_State *L, int index); /* NULL: no key */
 /* The digest to sign with, NULL for keys that take none; false: unknown. */
 bool core_key_digest(EVP_PKEY *key, const char *name, const EVP_MD **digest);
 
-/* keyfile.c */
-typedef struct {
-  const char *bytes; /* NULL: none was given */
-  size_t length;
-  bool asked;       /* set when something was encrypted */
-  bool unsupported; /* set when it was in a way unknown to OpenSSL */
-} core_secret;
-
-typedef struct {
-  const char *code;
-  const char *reason;
-} core_failure;
-
-/* A private key from PEM or DER, to be freed; or NULL and why. */
-EVP_PKEY *core_key_read(const char *bytes, size_t length, core_secret *secret,
-                        core_failure *why);
-/* The same from a file: 0, with a key or why there is none, or an errno value;
- * EINVAL: not a regular file. */
-int core_key_open(const char *path, core_secret *secret, EVP_PKEY **key,
-                  core_failure *why);
-/* Writes the PKCS #8 PEM to a descriptor, or encrypted to a new file of mode
- * 0600; 0, or an errno value (EINVAL: OpenSSL cannot encode the key). */
+/* keyfile.c: methods of core.key */
+int core_key_load(lua_State *L);
+int core_key_open(lua_State *L);
+int core_key_save(lua_State *L);
+/* Writes the PKCS #8 PEM to a descriptor; 0, or an errno value (EINVAL:
+ * OpenSSL cannot encode the key). */
 int core_key_write(int descriptor, EVP_PKEY *key);
-int core_key_save(const char *path, EVP_PKEY *key, const core_secret *secret);
 
 /* spki.c: the public half of a key */
 
 /* Puts key's public half into public_key; false where only OpenSSL's encoder
  * (X509_REQ_set_pubkey, X509_set_pubkey: a tenfold cost) knows how. */
 bool core_key_put_public(EVP_PKEY *key, X509_PUBKEY *public_key);
-/* The public half of key, by either way, to be freed; NULL on failure. */
-X509_PUBKEY *core_key_public(EVP_PKEY *key);
 /* The public key, to be freed, decoded now where reading did not; or NULL. */
 EVP_PKEY *core_key_decode(X509_PUBKEY *public_key);
-/* SHA-256 of the DER SubjectPublicKeyInfo (RFC 7469, section 2.4); in hex. */
-bool core_spki_digest(X509_PUBKEY *public_key, unsigned char digest[32]);
+/* SHA-256 of the DER SubjectPublicKeyInfo (RFC 7469, section 2.4), in hex. */
 void core_push_spki_fingerprint(lua_State *L, X509_PUBKEY *public_key);
-/* "ec:P-256", "rsa:2048", "ed25519", else OpenSSL's name in lower case; the
- * second takes it from the algorithm and the bits, without decoding the key. */
-void core_push_keytype(lua_State *L, EVP_PKEY *key);
+/* "ec:P-256", "rsa:2048", "ed25519", else OpenSSL's name in lower case; taken
+ * from the algorithm and the bits, without decoding the key. */
 void core_push_spki_keytype(lua_State *L, const X509_PUBKEY *public_key);
 
 /* request.c */
 #define CORE_REQUEST "core.request"
-X509_REQ **core_request_new(lua_State *L);
 X509_REQ *core_request_check(lua_State *L, int index);
-X509_REQ *core_request_test(lua_State *L, int index);
 
 /* cert.c */
 #define CORE_CERT "core.cert"
@@ -133,41 +118,33 @@ X509 *core_cert_read(const unsigned char **der, long length);
 /* Adds what the table at index (none or nil: nothing) has to a name that
  * something else owns; false: nil, message, code pushed. */
 bool core_add_subject(lua_State *L, int index, X509_NAME *name);
-/* Pushes a box that owns the X509_NAME made from the table at index; on a
- * refusal nil, message, code instead, and returns NULL. */
+/* The same for a new name in a box that it pushes; NULL: refused. */
 X509_NAME *core_push_subject(lua_State *L, int index);
 /* Pushes the RFC 4514 text, the array of parts, the last CN (or nil). */
 void core_push_name_text(lua_State *L, const X509_NAME *name);
 void core_push_name_parts(lua_State *L, const X509_NAME *name);
 void core_push_common_name(lua_State *L, const X509_NAME *name);
 
+/* Pushes a character string as text, anything else as "#" and its DER in hex
+ * (RFC 4514, section 2.4). */
+void core_push_string(lua_State *L, const ASN1_STRING *value);
+/* Pushes the short name of an object where it has one, else its number. */
+void core_push_oid(lua_State *L, const ASN1_OBJECT *object, bool by_name);
+
 /* Pushes a value for a message: valid, without control characters, cut. */
 void core_push_excerpt(lua_State *L, const char *bytes, size_t length);
-/* The first control character in UTF-8 (C0, DEL, C1), or -1. */
-int core_control(const char *bytes, size_t length);
-
-/* altnames.c: subject alternative names, in and out */
-
-/* Pushes the array in a field of the table at index, or nil, and gives its
- * length; raises unless all in it are strings. */
-lua_Integer core_push_strings(lua_State *L, int index, const char *field);
-/* Adds domains, emails, uris of the table at index; false: nil, message, code
- * pushed. */
-bool core_add_names(lua_State *L, int index, GENERAL_NAMES *names);
-/* Sets domains and names in the table at index fields; names may be NULL. */
-void core_set_names(lua_State *L, int fields, const GENERAL_NAMES *names);
 
 /* extensions.c: extensions, in and out */
 
-/* Pushes a box that owns the extensions that the options table at index asks
- * for (domains, emails, uris, key_usage, extended_key_usage, ca, path_length,
- * must_staple, and subject_key_id of subject unless that is false); on a
- * refusal nil, message, code instead, and returns NULL. */
-STACK_OF(X509_EXTENSION) *core_push_extensions(lua_State *L, int index,
-                                               X509_PUBKEY *subject);
+/* Pushes a box with the extensions that the options table at index asks for
+ * (domains, emails, uris, key_usage, extended_key_usage, ca, path_length,
+ * must_staple; subject_key_id of subject unless that is false); NULL: nil,
+ * message, code pushed. */
+STACK_OF(X509_EXTENSION) *
+    core_push_extensions(lua_State *L, int index, X509_PUBKEY *subject);
 /* Sets domains, names, key_usage, extended_key_usage, ca, path_length,
  * must_staple, subject_key_id in the table on top of the stack. */
-void core_set_extensions(lua_State *L, const STACK_OF(X509_EXTENSION) *list);
+void core_set_extensions(lua_State *L, const STACK_OF(X509_EXTENSION) * list);
 
 /* newfile.c: paths and new files; an int is 0 or an errno value */
 

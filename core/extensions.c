@@ -1,18 +1,22 @@
 /*
- * extensions.c: the X.509v3 extensions of requests and certificates, from an
- * options table in, and to plain fields out.
+ * extensions.c: X.509v3 extensions, from an options table in, and to plain
+ * fields out.
  *
- * Shared by request.c and cert.c.  Which usages a certificate should have is
- * the caller's decision; here are only RFC 5280's names, forms and bounds.
+ * Which usages and names a certificate should have is the caller's decision;
+ * here are only RFC 5280's names, forms and bounds.
  */
 #include "core.h"
 
+#include <arpa/inet.h>
+#include <ctype.h>
 #include <openssl/err.h>
 #include <openssl/sha.h>
 #include <string.h>
 
-#define MUST_STAPLE 5 /* status_request (RFC 7633, section 6) */
-#define OID_TEXT 128
+#define DNS_NAME_LIMIT 253 /* octets (RFC 1035, section 2.3.4) */
+#define DNS_LABEL_LIMIT 63
+#define TEXT_LIMIT 4096 /* octets of an e-mail address or a URI */
+#define MUST_STAPLE 5   /* status_request (RFC 7633, section 6) */
 
 /* RFC 5280, section 4.2.1.3: the place is the bit. */
 static const char *const usages[] = {
@@ -20,306 +24,375 @@ static const char *const usages[] = {
     "dataEncipherment", "keyAgreement",   "keyCertSign",
     "cRLSign",          "encipherOnly",   "decipherOnly"};
 
-static void free_extensions(void *value) {
-  sk_X509_EXTENSION_pop_free(value, X509_EXTENSION_free);
-}
+/* --- lists in: each adds the string on top of the stack, from this field, to
+ * the value of an extension; false with a failure pushed */
 
-static void free_names(void *value) {
-  GENERAL_NAMES_free(value);
-}
+typedef bool adder(lua_State *L, void *value, const char *field);
 
-static void free_bits(void *value) {
-  ASN1_BIT_STRING_free(value);
-}
-
-static void free_purposes(void *value) {
-  EXTENDED_KEY_USAGE_free(value);
-}
-
-static void free_constraints(void *value) {
-  BASIC_CONSTRAINTS_free(value);
-}
-
-static void free_features(void *value) {
-  TLS_FEATURE_free(value);
-}
-
-static void free_octets(void *value) {
-  ASN1_OCTET_STRING_free(value);
-}
-
-static bool add(core_holder *list, int nid, bool critical, void *value) {
-  STACK_OF(X509_EXTENSION) *extensions = list->value;
-  return X509V3_add1_i2d(&extensions, nid, value, critical,
-                         X509V3_ADD_APPEND) == 1;
-}
-
-static bool add_held(lua_State *L, core_holder *list, int nid, bool critical,
-                     core_holder *value) {
-  if (!add(list, nid, critical, value->value))
-    luaL_error(L, "cannot encode an extension: %s", core_reason());
-  core_release(value);
-  return true;
-}
-
-/* Each of these adds one extension where the options ask for it; false with a
- * failure pushed. */
-
-static bool add_alternative_names(lua_State *L, int index, core_holder *list) {
-  core_holder *names = core_push_holder(L, free_names);
-  names->value = GENERAL_NAMES_new();
-  if (names->value == NULL)
-    return luaL_error(L, "not enough memory");
-  if (!core_add_names(L, index, names->value))
+static bool add_usage(lua_State *L, void *value, const char *field) {
+  const char *text = lua_tostring(L, -1);
+  size_t bit = 0;
+  (void)field;
+  if (strcmp(text, "contentCommitment") == 0)
+    text = "nonRepudiation"; /* as it was called until X.509 (2005) */
+  while (bit < COUNT(usages) && strcmp(usages[bit], text) != 0)
+    bit++;
+  if (bit == COUNT(usages)) {
+    core_fail(L, "unsupported", "unknown key usage '%s'", text);
     return false;
-  return sk_GENERAL_NAME_num(names->value) == 0 ||
-         add_held(L, list, NID_subject_alt_name, false, names);
-}
-
-static bool add_key_usage(lua_State *L, int index, core_holder *list) {
-  lua_Integer count = core_push_strings(L, index, "key_usage"), i;
-  core_holder *bits = core_push_holder(L, free_bits);
-  if (count == 0)
-    return true;
-  bits->value = ASN1_BIT_STRING_new();
-  for (i = 1; i <= count; i++) {
-    const char *name;
-    size_t bit;
-    lua_geti(L, -2, i);
-    name = lua_tostring(L, -1);
-    if (strcmp(name, "contentCommitment") ==
-        0) /* its name since X.509 (2005) */
-      name = usages[1];
-    for (bit = 0; bit < COUNT(usages); bit++)
-      if (strcmp(usages[bit], name) == 0)
-        break;
-    if (bit == COUNT(usages)) {
-      core_fail(L, "unsupported", "unknown key usage '%s'", name);
-      return false;
-    }
-    if (!ASN1_BIT_STRING_set_bit(bits->value, (int)bit, 1))
-      return luaL_error(L, "not enough memory");
-    lua_pop(L, 1);
   }
-  return add_held(L, list, NID_key_usage, true, bits);
+  return ASN1_BIT_STRING_set_bit(value, (int)bit, 1) ||
+         luaL_error(L, "not enough memory");
 }
 
-/* Pushes a purpose by its name or OID; false: unknown. */
-static bool push_purpose(EXTENDED_KEY_USAGE *purposes, const char *name) {
-  ASN1_OBJECT *object = OBJ_txt2obj(name, 0);
-  if (object != NULL && sk_ASN1_OBJECT_push(purposes, object))
+static bool add_purpose(lua_State *L, void *value, const char *field) {
+  const char *text = lua_tostring(L, -1);
+  ASN1_OBJECT *object = OBJ_txt2obj(text, 0);
+  (void)field;
+  if (object != NULL && sk_ASN1_OBJECT_push(value, object))
     return true;
   ASN1_OBJECT_free(object);
-  ERR_clear_error();
+  core_fail(L, "unsupported", "unknown extended key usage '%s'", text);
   return false;
 }
 
-static bool add_purposes(lua_State *L, int index, core_holder *list) {
-  lua_Integer count = core_push_strings(L, index, "extended_key_usage"), i;
-  core_holder *purposes = core_push_holder(L, free_purposes);
-  if (count == 0)
-    return true;
-  purposes->value = EXTENDED_KEY_USAGE_new();
-  for (i = 1; i <= count; i++) {
-    lua_geti(L, -2, i);
-    if (!push_purpose(purposes->value, lua_tostring(L, -1))) {
-      core_fail(L, "unsupported", "unknown extended key usage '%s'",
-                lua_tostring(L, -1));
-      return false;
+/* Why text cannot be a dNSName, as RFC 1034, section 3.5, RFC 1123, section
+ * 2.1 (with the underscores and asterisks of today); NULL: it can. */
+static const char *domain_fault(const char *s, size_t length,
+                                const char **code) {
+  size_t i, label = 0;
+  for (i = 0; i < length; i++) {
+    unsigned char c = (unsigned char)s[i];
+    if (c > 127)
+      return "not ASCII";
+    if (!isalnum(c) && (c == '\0' || strchr(".-_*", c) == NULL))
+      return "a character that no DNS name has";
+    if (c == '.' && label == 0)
+      return "an empty label";
+    label = c == '.' ? 0 : label + 1;
+    if (label > DNS_LABEL_LIMIT) {
+      *code = "limit";
+      return "a label of more than 63 octets";
     }
+  }
+  if (label == 0)
+    return length == 0 ? "empty" : "an empty label";
+  *code = "limit";
+  return length > DNS_NAME_LIMIT ? "more than 253 octets" : NULL;
+}
+
+/* The same for an e-mail address (separator '@') or a URI (':'). */
+static const char *text_fault(const char *s, size_t length, char separator,
+                              const char **code) {
+  const char *at = memchr(s, separator, length);
+  size_t i;
+  if (length == 0)
+    return "empty";
+  for (i = 0; i < length; i++)
+    if ((unsigned char)s[i] > 127)
+      return "not ASCII";
+    else if (s[i] <= ' ' || s[i] == 0x7F)
+      return "a space or a control character in it";
+  if (at == NULL || at == s || at == s + length - 1)
+    return separator == '@' ? "no local part and domain" : "no scheme";
+  *code = "limit";
+  return length > TEXT_LIMIT ? "more than 4096 octets" : NULL;
+}
+
+/* RFC 5280, section 4.2.1.6; IP literals among the domains are iPAddress. */
+static bool add_name(lua_State *L, void *value, const char *field) {
+  unsigned char octets[16];
+  const char *fault = NULL, *code = "parse", *what = "a DNS name";
+  size_t length;
+  const char *text = lua_tolstring(L, -1, &length);
+  GENERAL_NAME *name;
+  int type = GEN_DNS;
+  if (strcmp(field, "domains") != 0) {
+    bool email = strcmp(field, "emails") == 0;
+    type = email ? GEN_EMAIL : GEN_URI;
+    what = email ? "an e-mail address" : "a URI";
+    fault = text_fault(text, length, email ? '@' : ':', &code);
+  } else if (strlen(text) == length &&
+             (inet_pton(AF_INET, text, octets) == 1 ||
+              inet_pton(AF_INET6, text, octets) == 1)) {
+    type = GEN_IPADD;
+  } else {
+    fault = domain_fault(text, length, &code);
+  }
+  if (fault != NULL) {
+    core_push_excerpt(L, text, length);
+    core_fail(L, code, "cannot use '%s' as %s: %s", lua_tostring(L, -1), what,
+              fault);
+    return false;
+  }
+  name = a2i_GENERAL_NAME(NULL, NULL, NULL, type, text, 0);
+  if (name != NULL && sk_GENERAL_NAME_push(value, name))
+    return true;
+  GENERAL_NAME_free(name);
+  return luaL_error(L, "cannot encode a name: %s", core_reason());
+}
+
+/* Adds the strings of a field of the table at index, and sets added where
+ * there are some; raises on what is no string. */
+static bool add_strings(lua_State *L, int index, const char *field, adder *add,
+                        void *value, bool *added) {
+  int type = lua_getfield(L, index, field);
+  lua_Integer count = type == LUA_TTABLE ? luaL_len(L, -1) : 0, i;
+  if (type != LUA_TTABLE && type != LUA_TNIL)
+    luaL_error(L, "field '%s' must be an array of strings", field);
+  for (i = 1; i <= count; i++) {
+    if (lua_geti(L, -1, i) != LUA_TSTRING)
+      luaL_error(L, "field '%s' must be an array of strings", field);
+    if (!add(L, value, field))
+      return false;
+    *added = true;
     lua_pop(L, 1);
   }
-  return add_held(L, list, NID_ext_key_usage, false, purposes);
+  lua_pop(L, 1);
+  return true;
 }
 
-static bool add_constraints(lua_State *L, int index, core_holder *list) {
-  core_holder *holder = core_push_holder(L, free_constraints);
+static const struct {
+  int nid;
+  bool critical;
+  adder *add;
+  const char *fields[4];
+} lists[] = {
+    {NID_key_usage, true, add_usage, {"key_usage"}},
+    {NID_ext_key_usage, false, add_purpose, {"extended_key_usage"}},
+    {NID_subject_alt_name, false, add_name, {"domains", "emails", "uris"}}};
+
+static const ASN1_ITEM *item_of(int nid) {
+  return ASN1_ITEM_ptr(X509V3_EXT_get_nid(nid)->it);
+}
+
+static bool add_lists(lua_State *L, int index,
+                      STACK_OF(X509_EXTENSION) * extensions) {
+  size_t i, f;
+  for (i = 0; i < COUNT(lists); i++) {
+    void *value = core_push_item(L, item_of(lists[i].nid));
+    bool added = false;
+    for (f = 0; lists[i].fields[f] != NULL; f++)
+      if (!add_strings(L, index, lists[i].fields[f], lists[i].add, value,
+                       &added))
+        return false;
+    if (added && X509V3_add1_i2d(&extensions, lists[i].nid, value,
+                                 lists[i].critical, X509V3_ADD_APPEND) != 1)
+      luaL_error(L, "cannot encode an extension: %s", core_reason());
+    core_drop(L);
+  }
+  return true;
+}
+
+/* --- other extensions in, all by OpenSSL's text for them */
+
+static void add_text(lua_State *L, STACK_OF(X509_EXTENSION) * extensions,
+                     int nid, const char *text) {
+  X509_EXTENSION *extension = X509V3_EXT_nconf_nid(NULL, NULL, nid, text);
+  if (extension != NULL && sk_X509_EXTENSION_push(extensions, extension))
+    return;
+  X509_EXTENSION_free(extension);
+  luaL_error(L, "cannot encode an extension: %s", core_reason());
+}
+
+static void add_constraints(lua_State *L, int index,
+                            STACK_OF(X509_EXTENSION) * extensions) {
   bool given = lua_getfield(L, index, "ca") != LUA_TNIL;
-  bool ca = lua_toboolean(L, -1), bounded;
-  BASIC_CONSTRAINTS *constraints;
-  bounded = lua_getfield(L, index, "path_length") != LUA_TNIL;
+  bool ca = lua_toboolean(L, -1);
+  bool bounded = lua_getfield(L, index, "path_length") != LUA_TNIL;
   if (bounded && (!ca || !lua_isinteger(L, -1) || lua_tointeger(L, -1) < 0))
-    return luaL_error(L, "field 'path_length' must be an integer from 0, and "
-                         "needs ca = true");
-  if (!given)
-    return true;
-  holder->value = constraints = BASIC_CONSTRAINTS_new();
-  if (constraints == NULL)
-    return luaL_error(L, "not enough memory");
-  constraints->ca = ca ? 0xFF : 0;
-  if (bounded) {
-    constraints->pathlen = ASN1_INTEGER_new();
-    if (constraints->pathlen == NULL ||
-        !ASN1_INTEGER_set_int64(constraints->pathlen, lua_tointeger(L, -1)))
-      return luaL_error(L, "not enough memory");
-  }
-  return add_held(L, list, NID_basic_constraints, true, holder);
-}
-
-static bool add_must_staple(lua_State *L, int index, core_holder *list) {
-  core_holder *features = core_push_holder(L, free_features);
-  ASN1_INTEGER *status_request;
-  lua_getfield(L, index, "must_staple");
-  if (!lua_toboolean(L, -1))
-    return true;
-  features->value = TLS_FEATURE_new();
-  status_request = ASN1_INTEGER_new();
-  if (features->value == NULL || status_request == NULL ||
-      !ASN1_INTEGER_set(status_request, MUST_STAPLE) ||
-      !sk_ASN1_INTEGER_push(features->value, status_request)) {
-    ASN1_INTEGER_free(status_request);
-    return luaL_error(L, "not enough memory");
-  }
-  return add_held(L, list, NID_tlsfeature, false, features);
+    luaL_error(L, "field 'path_length' must be an integer from 0, and "
+                  "needs ca = true");
+  if (bounded)
+    lua_pushfstring(L, "critical,CA:TRUE,pathlen:%I", lua_tointeger(L, -1));
+  else
+    lua_pushstring(L, ca ? "critical,CA:TRUE" : "critical,CA:FALSE");
+  if (given)
+    add_text(L, extensions, NID_basic_constraints, lua_tostring(L, -1));
+  lua_pop(L, 3);
 }
 
 /* RFC 5280, section 4.2.1.2, method (1). */
-static bool add_subject_key_id(lua_State *L, int index, core_holder *list,
-                               const X509_PUBKEY *subject) {
-  core_holder *octets = core_push_holder(L, free_octets);
+static void add_subject_key_id(lua_State *L, const X509_PUBKEY *subject,
+                               STACK_OF(X509_EXTENSION) * extensions) {
   unsigned char digest[SHA_DIGEST_LENGTH];
   const unsigned char *bytes;
   int length;
-  bool wanted = lua_getfield(L, index, "subject_key_id") == LUA_TNIL ||
-                lua_toboolean(L, -1);
-  if (!wanted || subject == NULL)
-    return true;
-  octets->value = ASN1_OCTET_STRING_new();
-  if (octets->value == NULL ||
-      !X509_PUBKEY_get0_param(NULL, &bytes, &length, NULL, subject) ||
-      SHA1(bytes, (size_t)length, digest) == NULL ||
-      !ASN1_OCTET_STRING_set(octets->value, digest, sizeof digest))
-    return luaL_error(L, "cannot make a key identifier: %s", core_reason());
-  return add_held(L, list, NID_subject_key_identifier, false, octets);
+  X509_PUBKEY_get0_param(NULL, &bytes, &length, NULL, subject);
+  SHA1(bytes, (size_t)length, digest);
+  core_pushhex(L, digest, sizeof digest);
+  add_text(L, extensions, NID_subject_key_identifier, lua_tostring(L, -1));
+  lua_pop(L, 1);
 }
 
 STACK_OF(X509_EXTENSION) *
     core_push_extensions(lua_State *L, int index, X509_PUBKEY *subject) {
-  core_holder *list;
-  int top;
+  STACK_OF(X509_EXTENSION) * extensions;
+  luaL_checkstack(L, 20, "extensions");
   index = lua_absindex(L, index);
-  luaL_checkstack(L, 30, "extensions");
-  list = core_push_holder(L, free_extensions);
-  list->value = sk_X509_EXTENSION_new_null();
-  if (list->value == NULL)
-    luaL_error(L, "not enough memory");
-  top = lua_gettop(L);
+  extensions = core_push_item(L, ASN1_ITEM_rptr(X509_EXTENSIONS));
   ERR_clear_error();
-  if (!add_subject_key_id(L, index, list, subject) ||
-      !add_constraints(L, index, list) || !add_key_usage(L, index, list) ||
-      !add_purposes(L, index, list) || !add_alternative_names(L, index, list) ||
-      !add_must_staple(L, index, list))
-    return NULL;
-  lua_settop(L, top);
-  return list->value;
+  if (lua_getfield(L, index, "subject_key_id") == LUA_TNIL ||
+      lua_toboolean(L, -1))
+    add_subject_key_id(L, subject, extensions);
+  add_constraints(L, index, extensions);
+  lua_getfield(L, index, "must_staple");
+  if (lua_toboolean(L, -1))
+    add_text(L, extensions, NID_tlsfeature, "status_request");
+  lua_pop(L, 2);
+  return add_lists(L, index, extensions) ? extensions : NULL;
 }
 
-/* --- extensions out */
+/* --- extensions out: each sets what one says in the table at index fields;
+ * value is NULL where there is none, or none that is well formed and single */
 
-/* Decodes one extension into a holder that it pushes; NULL: there is none, or
- * none that is well formed and single. */
-static void *decode(lua_State *L, const STACK_OF(X509_EXTENSION) * list,
-                    int nid, void (*release)(void *)) {
-  core_holder *holder = core_push_holder(L, release);
-  holder->value = X509V3_get_d2i(list, nid, NULL, NULL);
-  return holder->value;
+static void push_other_name(lua_State *L, const OTHERNAME *other) {
+  const ASN1_TYPE *value = other->value;
+  core_push_oid(L, other->type_id, false);
+  lua_pushstring(L, ":");
+  if (value->type == V_ASN1_UTF8STRING || value->type == V_ASN1_IA5STRING)
+    core_push_string(L, value->value.asn1_string);
+  else
+    lua_pushstring(L, "");
+  lua_concat(L, 3);
 }
 
-/* Pops what decode pushed. */
-static void drop(lua_State *L) {
-  core_release(lua_touserdata(L, -1));
-  lua_pop(L, 1);
+/* Pushes the text of an address (RFC 5952); false: what it is in hex. */
+static bool push_address(lua_State *L, const ASN1_OCTET_STRING *octets) {
+  const unsigned char *bytes = ASN1_STRING_get0_data(octets);
+  int length = ASN1_STRING_length(octets);
+  char text[INET6_ADDRSTRLEN];
+  if (length != 4 && length != 16) {
+    core_pushhex(L, bytes, (size_t)length);
+    return false;
+  }
+  inet_ntop(length == 4 ? AF_INET : AF_INET6, bytes, text, sizeof text);
+  lua_pushstring(L, text);
+  return true;
 }
 
-static void set_names(lua_State *L, int fields,
-                      const STACK_OF(X509_EXTENSION) * list) {
-  core_set_names(L, fields, decode(L, list, NID_subject_alt_name, free_names));
-  drop(L);
+/* Pushes the text of a name, and gives its type. */
+static const char *push_name(lua_State *L, const GENERAL_NAME *name) {
+  int type;
+  const void *value = GENERAL_NAME_get0_value(name, &type);
+  switch (type) {
+  case GEN_DNS:
+  case GEN_EMAIL:
+  case GEN_URI:
+    core_push_string(L, value);
+    return type == GEN_DNS ? "dns" : type == GEN_EMAIL ? "email" : "uri";
+  case GEN_IPADD:
+    return push_address(L, value) ? "ip" : "other";
+  case GEN_DIRNAME:
+    core_push_name_text(L, value);
+    break;
+  case GEN_OTHERNAME:
+    push_other_name(L, value);
+    break;
+  case GEN_RID:
+    core_push_oid(L, value, false);
+    break;
+  default:
+    lua_pushstring(L, "");
+  }
+  return "other";
 }
 
-static void set_key_usage(lua_State *L, int fields,
-                          const STACK_OF(X509_EXTENSION) * list) {
-  const ASN1_BIT_STRING *bits = decode(L, list, NID_key_usage, free_bits);
-  int count = 0;
-  size_t bit;
+static void set_names(lua_State *L, int fields, const void *value) {
+  const GENERAL_NAMES *names = value;
+  int count = sk_GENERAL_NAME_num(names), domains = 0, i;
   lua_newtable(L);
-  for (bit = 0; bits != NULL && bit < COUNT(usages); bit++)
-    if (ASN1_BIT_STRING_get_bit(bits, (int)bit)) {
-      lua_pushstring(L, usages[bit]);
+  lua_newtable(L);
+  for (i = 0; i < count; i++) {
+    const char *type;
+    lua_createtable(L, 0, 2);
+    type = push_name(L, sk_GENERAL_NAME_value(names, i));
+    if (strcmp(type, "dns") == 0 || strcmp(type, "ip") == 0) {
+      lua_pushvalue(L, -1);
+      lua_seti(L, -4, ++domains);
+    }
+    lua_setfield(L, -2, "value");
+    lua_pushstring(L, type);
+    lua_setfield(L, -2, "type");
+    lua_seti(L, -3, i + 1);
+  }
+  lua_setfield(L, fields, "domains");
+  lua_setfield(L, fields, "names");
+}
+
+static void set_usages(lua_State *L, int fields, const void *bits) {
+  int count = 0, i;
+  lua_newtable(L);
+  for (i = 0; i < (int)COUNT(usages); i++)
+    if (ASN1_BIT_STRING_get_bit(bits, i)) {
+      lua_pushstring(L, usages[i]);
       lua_seti(L, -2, ++count);
     }
   lua_setfield(L, fields, "key_usage");
-  drop(L);
 }
 
-static void set_purposes(lua_State *L, int fields,
-                         const STACK_OF(X509_EXTENSION) * list) {
-  const EXTENDED_KEY_USAGE *purposes =
-      decode(L, list, NID_ext_key_usage, free_purposes);
-  int count = purposes != NULL ? sk_ASN1_OBJECT_num(purposes) : 0, i;
-  char oid[OID_TEXT];
-  lua_createtable(L, count, 0);
-  for (i = 0; i < count; i++) {
-    const ASN1_OBJECT *object = sk_ASN1_OBJECT_value(purposes, i);
-    int nid = OBJ_obj2nid(object);
-    if (nid == NID_undef && OBJ_obj2txt(oid, sizeof oid, object, 1) < 0)
-      strcpy(oid, "?");
-    lua_pushstring(L, nid != NID_undef ? OBJ_nid2sn(nid) : oid);
+static void set_purposes(lua_State *L, int fields, const void *value) {
+  const EXTENDED_KEY_USAGE *purposes = value;
+  int i;
+  lua_newtable(L);
+  for (i = 0; i < sk_ASN1_OBJECT_num(purposes); i++) {
+    core_push_oid(L, sk_ASN1_OBJECT_value(purposes, i), true);
     lua_seti(L, -2, i + 1);
   }
   lua_setfield(L, fields, "extended_key_usage");
-  drop(L);
 }
 
-static void set_constraints(lua_State *L, int fields,
-                            const STACK_OF(X509_EXTENSION) * list) {
-  const BASIC_CONSTRAINTS *constraints =
-      decode(L, list, NID_basic_constraints, free_constraints);
+static void set_constraints(lua_State *L, int fields, const void *value) {
+  const BASIC_CONSTRAINTS *constraints = value;
   int64_t length;
-  if (constraints != NULL) {
-    lua_pushboolean(L, constraints->ca != 0);
-    lua_setfield(L, fields, "ca");
-    if (constraints->pathlen != NULL &&
-        ASN1_INTEGER_get_int64(&length, constraints->pathlen)) {
-      lua_pushinteger(L, length);
-      lua_setfield(L, fields, "path_length");
-    }
+  if (constraints == NULL)
+    return;
+  lua_pushboolean(L, constraints->ca != 0);
+  lua_setfield(L, fields, "ca");
+  if (constraints->pathlen != NULL &&
+      ASN1_INTEGER_get_int64(&length, constraints->pathlen)) {
+    lua_pushinteger(L, length);
+    lua_setfield(L, fields, "path_length");
   }
-  drop(L);
 }
 
-static void set_must_staple(lua_State *L, int fields,
-                            const STACK_OF(X509_EXTENSION) * list) {
-  const TLS_FEATURE *features = decode(L, list, NID_tlsfeature, free_features);
+static void set_must_staple(lua_State *L, int fields, const void *value) {
+  const TLS_FEATURE *features = value;
   int i;
-  for (i = 0; features != NULL && i < sk_ASN1_INTEGER_num(features); i++)
+  for (i = 0; i < sk_ASN1_INTEGER_num(features); i++)
     if (ASN1_INTEGER_get(sk_ASN1_INTEGER_value(features, i)) == MUST_STAPLE) {
       lua_pushboolean(L, 1);
       lua_setfield(L, fields, "must_staple");
     }
-  drop(L);
 }
 
-static void set_subject_key_id(lua_State *L, int fields,
-                               const STACK_OF(X509_EXTENSION) * list) {
-  const ASN1_OCTET_STRING *octets =
-      decode(L, list, NID_subject_key_identifier, free_octets);
-  if (octets != NULL) {
-    core_pushhex(L, ASN1_STRING_get0_data(octets),
-                 (size_t)ASN1_STRING_length(octets));
-    lua_setfield(L, fields, "subject_key_id");
-  }
-  drop(L);
+static void set_subject_key_id(lua_State *L, int fields, const void *octets) {
+  if (octets == NULL)
+    return;
+  core_pushhex(L, ASN1_STRING_get0_data(octets),
+               (size_t)ASN1_STRING_length(octets));
+  lua_setfield(L, fields, "subject_key_id");
 }
 
 void core_set_extensions(lua_State *L, const STACK_OF(X509_EXTENSION) * list) {
+  static const struct {
+    int nid;
+    void (*set)(lua_State *L, int fields, const void *value);
+  } kinds[] = {{NID_subject_alt_name, set_names},
+               {NID_key_usage, set_usages},
+               {NID_ext_key_usage, set_purposes},
+               {NID_basic_constraints, set_constraints},
+               {NID_tlsfeature, set_must_staple},
+               {NID_subject_key_identifier, set_subject_key_id}};
   int fields = lua_gettop(L);
+  size_t i;
   luaL_checkstack(L, 20, "extensions");
-  set_names(L, fields, list);
-  set_key_usage(L, fields, list);
-  set_purposes(L, fields, list);
-  set_constraints(L, fields, list);
-  set_must_staple(L, fields, list);
-  set_subject_key_id(L, fields, list);
+  for (i = 0; i < COUNT(kinds); i++) {
+    core_holder *box = core_push_holder(L, NULL);
+    box->item = item_of(kinds[i].nid);
+    box->value = X509V3_get_d2i(list, kinds[i].nid, NULL, NULL);
+    kinds[i].set(L, fields, box->value);
+    core_drop(L);
+  }
   ERR_clear_error();
 }

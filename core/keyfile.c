@@ -1,18 +1,21 @@
 /*
- * keyfile.c: private keys from bytes and files, and into files.
+ * keyfile.c: the part of core.key that reads private keys and writes them to
+ * files.
  *
- * Nothing here knows Lua.  Buffers that held a secret are cleansed before they
- * are freed; nobody is ever asked for a password.
+ * Buffers that held a secret are cleansed before they are freed; nobody is ever
+ * asked for a password.
  */
 #include "core.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <limits.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/pkcs12.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -21,11 +24,25 @@
 #define RSA_BITS_LIMIT 16384      /* OpenSSL verifies with none above */
 #define ITERATIONS 600000 /* PBKDF2 with HMAC-SHA-256, as OWASP asks for */
 
+typedef struct {
+  const char *bytes; /* NULL: none was given */
+  size_t length;
+  bool asked;                /* something was encrypted */
+  bool unsupported;          /* in a way unknown to OpenSSL */
+  const char *code, *reason; /* why there is no key */
+} password;
+
+static password opt_password(lua_State *L, int index) {
+  password secret = {0};
+  secret.bytes = luaL_optlstring(L, index, NULL, &secret.length);
+  return secret;
+}
+
 /* --- reading a key */
 
 /* A pem_password_cb; never a prompt. */
 static int give_password(char *buffer, int size, int writing, void *data) {
-  core_secret *secret = data;
+  password *secret = data;
   (void)writing;
   secret->asked = true;
   if (secret->bytes == NULL || secret->length > (size_t)size)
@@ -34,8 +51,7 @@ static int give_password(char *buffer, int size, int writing, void *data) {
   return (int)secret->length;
 }
 
-/* Whether OpenSSL's first error is about the way of encryption, and so not
- * about the password. */
+/* Whether OpenSSL's first error is about the way of encryption. */
 static bool unsupported(void) {
   unsigned long error = ERR_peek_error();
   int reason = ERR_GET_REASON(error);
@@ -46,37 +62,33 @@ static bool unsupported(void) {
            reason == EVP_R_UNSUPPORTED_PRF));
 }
 
-/* EncryptedPrivateKeyInfo (RFC 5958, section 3). */
-static EVP_PKEY *from_sealed(const X509_SIG *sealed, core_secret *secret) {
-  EVP_PKEY *key = NULL;
-  PKCS8_PRIV_KEY_INFO *info = NULL;
-  secret->asked = true;
-  if (secret->bytes != NULL && secret->length <= INT_MAX)
-    info = PKCS8_decrypt(sealed, secret->bytes, (int)secret->length);
-  if (info != NULL)
-    key = EVP_PKCS82PKEY(info);
-  else
-    secret->unsupported = unsupported();
-  PKCS8_PRIV_KEY_INFO_free(info);
-  return key;
-}
-
+/* Any private key, or EncryptedPrivateKeyInfo (RFC 5958, section 3). */
 static EVP_PKEY *from_der(const unsigned char *der, long length,
-                          core_secret *secret) {
+                          password *secret) {
   const unsigned char *p = der;
-  EVP_PKEY *key;
   X509_SIG *sealed = d2i_X509_SIG(NULL, &p, length);
+  PKCS8_PRIV_KEY_INFO *info = NULL;
+  EVP_PKEY *key = NULL;
   ERR_clear_error();
   p = der;
-  key = sealed != NULL ? from_sealed(sealed, secret)
-                       : d2i_AutoPrivateKey(NULL, &p, length);
+  if (sealed == NULL)
+    return d2i_AutoPrivateKey(NULL, &p, length);
+  secret->asked = true;
+  if (secret->bytes != NULL && secret->length <= INT_MAX) {
+    info = PKCS8_decrypt(sealed, secret->bytes, (int)secret->length);
+    secret->unsupported = info == NULL && unsupported();
+  }
+  if (info != NULL)
+    key = EVP_PKCS82PKEY(info);
+  PKCS8_PRIV_KEY_INFO_free(info);
   X509_SIG_free(sealed);
   return key;
 }
 
 /* The first private key of a PEM text; found says whether there is a block. */
-static EVP_PKEY *from_pem(BIO *text, core_secret *secret, bool *found) {
-  static const char kind[] = "PRIVATE KEY";
+static EVP_PKEY *from_pem(const char *bytes, size_t length, password *secret,
+                          bool *found) {
+  BIO *text = BIO_new_mem_buf(bytes, (int)length);
   EVP_PKEY *key = NULL;
   char *name, *header;
   unsigned char *der;
@@ -84,61 +96,58 @@ static EVP_PKEY *from_pem(BIO *text, core_secret *secret, bool *found) {
   while (!*found &&
          PEM_read_bio_ex(text, &name, &header, &der, &size,
                          PEM_FLAG_SECURE | PEM_FLAG_EAY_COMPATIBLE)) {
-    size_t length = strlen(name);
     long plain = size;
     EVP_CIPHER_INFO cipher;
-    if (length >= sizeof kind - 1 &&
-        strcmp(name + length - (sizeof kind - 1), kind) == 0) {
-      *found = true;
-      if (PEM_get_EVP_CIPHER_INFO(header, &cipher) &&
-          PEM_do_header(&cipher, der, &plain, give_password, secret))
-        key = from_der(der, plain, secret);
-    }
+    const char *kind = strstr(name, "PRIVATE KEY");
+    *found = kind != NULL && strcmp(kind, "PRIVATE KEY") == 0;
+    if (*found && PEM_get_EVP_CIPHER_INFO(header, &cipher) &&
+        PEM_do_header(&cipher, der, &plain, give_password, secret))
+      key = from_der(der, plain, secret);
     OPENSSL_secure_free(name);
     OPENSSL_secure_free(header);
     OPENSSL_secure_clear_free(der, (size_t)size);
   }
+  BIO_free(text);
   return key;
 }
 
-/* Says why OpenSSL made no key of what it was given. */
-static core_failure explain(const core_secret *secret, bool found) {
-  if (secret->asked && secret->bytes == NULL)
-    return (core_failure){"denied",
-                          "it is encrypted and no password was given"};
-  if (secret->unsupported)
-    return (core_failure){"parse", "its encryption is unsupported"};
-  if (secret->asked)
-    return (core_failure){"denied", "wrong password"};
-  if (!found)
-    return (core_failure){"parse", "no private key in PEM or DER"};
-  return (core_failure){"parse", "malformed, or of an unsupported kind"};
+static void refuse(password *secret, const char *code, const char *reason) {
+  secret->code = code;
+  secret->reason = reason;
 }
 
-EVP_PKEY *core_key_read(const char *bytes, size_t length, core_secret *secret,
-                        core_failure *why) {
+/* Says why OpenSSL made no key of what it was given. */
+static void explain(password *secret, bool found) {
+  if (secret->asked && secret->bytes == NULL)
+    refuse(secret, "denied", "it is encrypted and no password was given");
+  else if (secret->unsupported)
+    refuse(secret, "parse", "its encryption is unsupported");
+  else if (secret->asked)
+    refuse(secret, "denied", "wrong password");
+  else if (found)
+    refuse(secret, "parse", "malformed, or of an unsupported kind");
+  else
+    refuse(secret, "parse", "no private key in PEM or DER");
+}
+
+/* A private key from PEM or DER, to be freed; or NULL, and why in secret. */
+static EVP_PKEY *read_key(const char *bytes, size_t length, password *secret) {
   EVP_PKEY *key = NULL;
-  BIO *text;
   bool found = false;
-  ERR_clear_error();
-  bytes = core_skip_mark(bytes, &length);
   if (length > BYTES_LIMIT) {
-    *why = (core_failure){"limit", "more than 1 MiB"};
+    refuse(secret, "limit", "more than 1 MiB");
     return NULL;
   }
+  bytes = core_skip_mark(bytes, &length);
   if (length > 0 && bytes[0] == 0x30)
     key = from_der((const unsigned char *)bytes, (long)length, secret);
-  if (key == NULL && !secret->asked) {
-    text = BIO_new_mem_buf(bytes, (int)length);
-    if (text != NULL)
-      key = from_pem(text, secret, &found);
-    BIO_free(text);
-  }
+  if (key == NULL && !secret->asked)
+    key = from_pem(bytes, length, secret, &found);
   if (key == NULL) {
-    *why = explain(secret, found);
+    explain(secret, found);
   } else if (EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA &&
              EVP_PKEY_get_bits(key) > RSA_BITS_LIMIT) {
-    *why = (core_failure){"limit", "an RSA key of more than 16384 bits"};
+    refuse(secret, "limit", "an RSA key of more than 16384 bits");
     EVP_PKEY_free(key);
     key = NULL;
   }
@@ -146,68 +155,97 @@ EVP_PKEY *core_key_read(const char *bytes, size_t length, core_secret *secret,
   return key;
 }
 
-/* Reads a regular file into bytes, which holds one more than the limit; sets
- * its length.  0, or an errno value; EINVAL: it is not a regular file. */
+/* Reads a regular file into bytes, which holds one more than the limit. */
 static int read_file(const char *path, char *bytes, size_t *length) {
   struct stat status;
   ssize_t n = 1;
   int error = 0;
   int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-  *length = 0;
   if (descriptor < 0)
     return errno;
-  if (fstat(descriptor, &status) != 0)
-    error = errno;
-  else if (!S_ISREG(status.st_mode))
+  if (fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode))
     error = EINVAL;
   while (error == 0 && n > 0 && *length <= BYTES_LIMIT) {
     n = read(descriptor, bytes + *length, BYTES_LIMIT + 1 - *length);
-    if (n > 0)
-      *length += (size_t)n;
-    else if (n < 0 && errno != EINTR)
+    if (n < 0)
       error = errno;
+    else
+      *length += (size_t)n;
   }
   close(descriptor);
   return error;
 }
 
-/* 0 with a key or the reason why there is none, or an errno value. */
-int core_key_open(const char *path, core_secret *secret, EVP_PKEY **key,
-                  core_failure *why) {
-  size_t length;
+/* 0 with a key or why there is none, or an errno value; EINVAL: not a regular
+ * file. */
+static int open_key(const char *path, password *secret, EVP_PKEY **key) {
+  size_t length = 0;
   char *bytes = OPENSSL_malloc(BYTES_LIMIT + 1);
   int error = bytes != NULL ? read_file(path, bytes, &length) : ENOMEM;
   if (error == 0)
-    *key = core_key_read(bytes, length, secret, why);
-  if (bytes != NULL)
-    OPENSSL_cleanse(bytes, length);
-  OPENSSL_free(bytes);
+    *key = read_key(bytes, length, secret);
+  OPENSSL_clear_free(bytes, length);
   return error;
+}
+
+/*
+ * key.load(bytes[, password]) -> key
+ *   | nil, message, "parse" | "denied" | "limit"
+ * Reads PEM (the first private key in it) or DER; PKCS #8 or traditional.
+ * "denied": it is encrypted, and the password is missing or wrong.
+ */
+int core_key_load(lua_State *L) {
+  size_t length;
+  const char *bytes = luaL_checklstring(L, 1, &length);
+  password secret = opt_password(L, 2);
+  EVP_PKEY **box = core_key_new(L);
+  *box = read_key(bytes, length, &secret);
+  if (*box != NULL)
+    return 1;
+  return core_fail(L, secret.code, "cannot read the private key: %s",
+                   secret.reason);
+}
+
+/*
+ * key.open(path[, password]) -> key
+ *   | nil, message, "missing" | "denied" | "io" | "parse" | "limit"
+ * As key.load, from a regular file whose bytes Lua never sees.
+ */
+int core_key_open(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  password secret = opt_password(L, 2);
+  EVP_PKEY **box = core_key_new(L);
+  int error = open_key(path, &secret, box);
+  if (error == EINVAL)
+    return core_fail(L, "io", "cannot read '%s': not a regular file", path);
+  if (error != 0)
+    return core_fail_errno(L, error, "read", path);
+  if (*box == NULL)
+    return core_fail(L, secret.code, "cannot read the private key in '%s': %s",
+                     path, secret.reason);
+  return 1;
 }
 
 /* --- writing a key */
 
-static bool put_pem(BIO *text, EVP_PKEY *key, const core_secret *secret) {
+static bool put_pem(BIO *text, EVP_PKEY *key, const password *secret) {
   PKCS8_PRIV_KEY_INFO *info = EVP_PKEY2PKCS8(key);
   X509_SIG *sealed = NULL;
   bool done = false;
-  if (info == NULL)
-    goto out;
-  if (secret->bytes == NULL) {
+  if (info != NULL && secret->bytes == NULL) {
     done = PEM_write_bio_PKCS8_PRIV_KEY_INFO(text, info);
-    goto out;
+  } else if (info != NULL) {
+    sealed = PKCS8_encrypt(-1, EVP_aes_256_cbc(), secret->bytes,
+                           (int)secret->length, NULL, 16, ITERATIONS, info);
+    done = sealed != NULL && PEM_write_bio_PKCS8(text, sealed);
   }
-  sealed = PKCS8_encrypt(-1, EVP_aes_256_cbc(), secret->bytes,
-                         (int)secret->length, NULL, 16, ITERATIONS, info);
-  done = sealed != NULL && PEM_write_bio_PKCS8(text, sealed);
-out:
   X509_SIG_free(sealed);
   PKCS8_PRIV_KEY_INFO_free(info);
   return done;
 }
 
 /* 0, or an errno value; EINVAL: OpenSSL cannot encode the key. */
-static int write_pem(int descriptor, EVP_PKEY *key, const core_secret *secret) {
+static int write_pem(int descriptor, EVP_PKEY *key, const password *secret) {
   BIO *text = BIO_new(BIO_s_secmem());
   char *bytes;
   long left;
@@ -219,42 +257,36 @@ static int write_pem(int descriptor, EVP_PKEY *key, const core_secret *secret) {
   left = BIO_get_mem_data(text, &bytes);
   while (error == 0 && left > 0) {
     ssize_t n = write(descriptor, bytes, (size_t)left);
-    if (n < 0 && errno != EINTR)
+    if (n < 0) {
       error = errno;
-    bytes += n > 0 ? n : 0;
-    left -= n > 0 ? n : 0;
+    } else {
+      bytes += n;
+      left -= n;
+    }
   }
   BIO_free(text);
   return error;
 }
 
 int core_key_write(int descriptor, EVP_PKEY *key) {
-  const core_secret none = {NULL, 0, false, false};
-  return write_pem(descriptor, key, &none);
+  return write_pem(descriptor, key, &(password){0});
 }
 
 /* Makes the name of a new file durable. */
 static int sync_folder(const char *path) {
-  char folder[PATH_MAX];
-  const char *slash = strrchr(path, '/');
-  size_t length = slash == NULL ? 0 : (size_t)(slash - path);
-  int descriptor, error = 0;
-  if (length >= sizeof folder)
-    return ENAMETOOLONG;
-  memcpy(folder, path, length);
-  folder[length] = '\0';
-  if (length == 0)
-    strcpy(folder, slash == NULL ? "." : "/");
-  descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (descriptor < 0)
-    return errno;
-  if (fsync(descriptor) != 0 && errno != EINVAL)
+  char *copy = strdup(path);
+  int folder = -1, error = 0;
+  if (copy != NULL)
+    folder = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0 || (fsync(folder) != 0 && errno != EINVAL))
     error = errno;
-  close(descriptor);
+  if (folder >= 0)
+    close(folder);
+  free(copy);
   return error;
 }
 
-int core_key_save(const char *path, EVP_PKEY *key, const core_secret *secret) {
+static int save_key(const char *path, EVP_PKEY *key, const password *secret) {
   int error = 0;
   int descriptor =
       open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -273,4 +305,28 @@ int core_key_save(const char *path, EVP_PKEY *key, const core_secret *secret) {
   if (error != 0)
     unlink(path);
   return error;
+}
+
+/*
+ * key:save(path[, password]) -> true
+ *   | nil, message, "exists" | "denied" | "missing" | "io"
+ * Writes a new file of mode 0600: PKCS #8 in PEM, with a password PBES2 with
+ * AES-256-CBC (RFC 8018).  True once it is on the disk; else there is no file.
+ */
+int core_key_save(lua_State *L) {
+  EVP_PKEY *key = core_key_check(L, 1);
+  const char *path = luaL_checkstring(L, 2);
+  password secret = opt_password(L, 3);
+  int error;
+  luaL_argcheck(L, secret.bytes == NULL || secret.length > 0, 3,
+                "the password is empty");
+  luaL_argcheck(L, secret.length <= INT_MAX, 3, "the password is too long");
+  ERR_clear_error();
+  error = save_key(path, key, &secret);
+  if (error == EINVAL && ERR_peek_error() != 0)
+    return core_fail(L, "io", "cannot write '%s': %s", path, core_reason());
+  if (error != 0)
+    return core_fail_errno(L, error, "write", path);
+  lua_pushboolean(L, 1);
+  return 1;
 }

@@ -1,9 +1,8 @@
 /*
  * names.c: subjects, from Lua tables into X.501 names and back to text.
  *
- * Used by request.c and cert.c.  What goes in is checked here against X.520's
- * bounds; what comes out is data of strangers: valid UTF-8, and escaped as
- * RFC 4514 has it.
+ * What goes in is checked here against X.520's bounds; what comes out is data
+ * of strangers: valid UTF-8, and escaped as RFC 4514 has it.
  */
 #include "core.h"
 
@@ -11,124 +10,125 @@
 #include <string.h>
 
 #define ATTRIBUTES_LIMIT 64 /* of a subject that is made here */
-#define EXCERPT 64          /* bytes of a value that a message quotes */
+#define VALUE_LIMIT (1024 * 1024)
+#define EXCERPT 64 /* bytes of a value that a message quotes */
 
-/* --- text */
+/* Strings that hold ASCII or UTF-8; strings of wider characters, and of Latin-1
+ * in practice (T61String). */
+#define NARROW                                                                 \
+  (B_ASN1_UTF8STRING | B_ASN1_PRINTABLESTRING | B_ASN1_IA5STRING |             \
+   B_ASN1_NUMERICSTRING | B_ASN1_VISIBLESTRING)
+#define WIDE (B_ASN1_T61STRING | B_ASN1_BMPSTRING | B_ASN1_UNIVERSALSTRING)
 
-int core_control(const char *bytes, size_t length) {
-  const unsigned char *s = (const unsigned char *)bytes;
-  size_t i;
-  for (i = 0; i < length; i++) {
-    if (s[i] < 0x20 || s[i] == 0x7F)
-      return s[i];
-    if (s[i] == 0xC2 && i + 1 < length && s[i + 1] >= 0x80 && s[i + 1] < 0xA0)
-      return s[i + 1];
-  }
-  return -1;
+/* Octets of the control character (C0, DEL, C1) that s begins with, or 0. */
+static size_t control(const char *s, size_t left) {
+  unsigned char first = (unsigned char)s[0];
+  unsigned char second = left > 1 ? (unsigned char)s[1] : 0;
+  if (first < 0x20 || first == 0x7F)
+    return 1;
+  return first == 0xC2 && second >= 0x80 && second < 0xA0 ? 2 : 0;
 }
 
 void core_push_excerpt(lua_State *L, const char *bytes, size_t length) {
   char text[EXCERPT] = "";
-  size_t n = length < sizeof text ? length : sizeof text, i;
-  if (n < length) /* not within a character */
-    while (n > 0 && (bytes[n] & 0xC0) == 0x80)
-      n--;
-  memcpy(text, bytes, n);
+  size_t n = length < EXCERPT ? length : EXCERPT, i;
+  while (n > 0 && n < length && (bytes[n] & 0xC0) == 0x80)
+    n--; /* not within a character */
   for (i = 0; i < n; i++)
-    if (core_control(text + i, 1) >= 0)
-      text[i] = '?';
+    text[i] = control(bytes + i, 1) > 0 ? '?' : bytes[i];
   core_pushtext(L, text, n);
-  if (n < length) {
-    lua_pushfstring(L, "%s...", lua_tostring(L, -1));
-    lua_remove(L, -2);
-  }
+  lua_pushstring(L, n < length ? "..." : "");
+  lua_concat(L, 2);
 }
 
 /* --- a subject in */
 
-static void free_name(void *value) {
-  X509_NAME_free(value);
-}
-
-static int refuse(lua_State *L, const char *type, size_t length,
-                  const char *value, const char *code, const char *reason) {
-  core_push_excerpt(L, value, length);
-  return core_fail(L, code, "cannot use %s '%s' in a subject: %s", type,
-                   lua_tostring(L, -1), reason);
-}
-
-/* Says why OpenSSL did not take an attribute. */
-static int explain(lua_State *L, const char *type, const char *value,
-                   size_t length) {
+/* Why OpenSSL did not take an attribute, with the code. */
+static const char *explain(lua_State *L, const char *type, const char **code) {
   const ASN1_STRING_TABLE *bounds = ASN1_STRING_TABLE_get(OBJ_txt2nid(type));
   unsigned long error = ERR_peek_error();
   int reason = ERR_GET_LIB(error) == ERR_LIB_ASN1 ? ERR_GET_REASON(error) : 0;
-  if (OBJ_txt2nid(type) == NID_undef && strchr(type, '.') == NULL)
-    return refuse(L, type, length, value, "unsupported",
-                  "an unknown type of attribute");
-  if (bounds != NULL && reason == ASN1_R_STRING_TOO_LONG)
-    return refuse(
-        L, type, length, value, "limit",
-        lua_pushfstring(L, "longer than %d characters", (int)bounds->maxsize));
-  if (bounds != NULL && reason == ASN1_R_STRING_TOO_SHORT)
-    return refuse(
-        L, type, length, value, "limit",
-        lua_pushfstring(L, "shorter than %d characters", (int)bounds->minsize));
-  return refuse(L, type, length, value, "parse", core_reason());
+  bool too_long = reason == ASN1_R_STRING_TOO_LONG;
+  if (OBJ_txt2nid(type) == NID_undef && strchr(type, '.') == NULL) {
+    *code = "unsupported";
+    return "an unknown type of attribute";
+  }
+  if (bounds == NULL || (!too_long && reason != ASN1_R_STRING_TOO_SHORT))
+    return core_reason();
+  *code = "limit";
+  return lua_pushfstring(L, "%s than %d characters",
+                         too_long ? "longer" : "shorter",
+                         (int)(too_long ? bounds->maxsize : bounds->minsize));
+}
+
+/* Adds an attribute; NULL, or why it cannot be used, with the code. */
+static const char *add_entry(lua_State *L, X509_NAME *name, const char *type,
+                             const char *value, size_t length,
+                             const char **code) {
+  size_t i, n;
+  for (i = 0; i < length; i++)
+    if ((n = control(value + i, length - i)) > 0)
+      return lua_pushfstring(L, "control character %d in it",
+                             (unsigned char)value[i + n - 1]);
+  if (length == 0)
+    return "empty";
+  if (length > VALUE_LIMIT) {
+    *code = "limit";
+    return "longer than 1 MiB";
+  }
+  ERR_clear_error();
+  if (X509_NAME_add_entry_by_txt(name, type, MBSTRING_UTF8,
+                                 (const unsigned char *)value, (int)length, -1,
+                                 0))
+    return NULL;
+  return explain(L, type, code);
 }
 
 /* Adds the attribute whose type and value are on top of the stack, and pops
  * them; false with a failure pushed. */
 static bool add_attribute(lua_State *L, X509_NAME *name) {
-  const char *type, *value;
+  const char *type, *value, *fault, *code = "parse";
   size_t length;
   if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
     luaL_error(L, "a subject's types and values must be strings");
   type = lua_tostring(L, -2);
   value = lua_tolstring(L, -1, &length);
-  ERR_clear_error();
-  if (length == 0)
-    refuse(L, type, length, value, "parse", "empty");
-  else if (core_control(value, length) >= 0)
-    refuse(L, type, length, value, "parse",
-           lua_pushfstring(L, "control character %d in it",
-                           core_control(value, length)));
-  else if (length > 1 << 20)
-    refuse(L, type, length, value, "limit", "longer than 1 MiB");
-  else if (!X509_NAME_add_entry_by_txt(name, type, MBSTRING_UTF8,
-                                       (const unsigned char *)value,
-                                       (int)length, -1, 0))
-    explain(L, type, value, length);
-  else {
+  fault = add_entry(L, name, type, value, length, &code);
+  if (fault == NULL) {
     lua_pop(L, 2);
     return true;
   }
+  core_push_excerpt(L, value, length);
+  core_fail(L, code, "cannot use %s '%s' in a subject: %s", type,
+            lua_tostring(L, -1), fault);
   return false;
 }
 
 /* Where an attribute stands in a subject that was given without an order. */
-static int rank(const char *type) {
-  switch (OBJ_txt2nid(type)) {
-  case NID_countryName:
-    return 0;
-  case NID_stateOrProvinceName:
-    return 1;
-  case NID_localityName:
-    return 2;
-  case NID_organizationName:
-    return 3;
-  case NID_organizationalUnitName:
-    return 4;
-  case NID_commonName:
-    return 6;
-  default:
-    return 5;
-  }
+static size_t rank(const char *type) {
+  static const int order[] = {NID_countryName,
+                              NID_stateOrProvinceName,
+                              NID_localityName,
+                              NID_organizationName,
+                              NID_organizationalUnitName,
+                              NID_undef /* all others */,
+                              NID_commonName};
+  int nid = OBJ_txt2nid(type);
+  size_t i = 0;
+  while (i < COUNT(order) && order[i] != nid)
+    i++;
+  return i < COUNT(order) ? i : 5;
 }
 
 static bool before(const char *a, const char *b) {
-  int order = rank(a) - rank(b);
-  return order != 0 ? order < 0 : strcmp(a, b) < 0;
+  size_t first = rank(a), second = rank(b);
+  return first != second ? first < second : strcmp(a, b) < 0;
+}
+
+static bool too_many(lua_State *L) {
+  core_fail(L, "limit", "a subject of more than %d attributes",
+            ATTRIBUTES_LIMIT);
+  return false;
 }
 
 /* { CN = "...", O = "..." } */
@@ -138,11 +138,8 @@ static bool add_map(lua_State *L, int index, X509_NAME *name) {
   for (lua_pushnil(L); lua_next(L, index) != 0; lua_pop(L, 1)) {
     if (lua_type(L, -2) != LUA_TSTRING)
       luaL_error(L, "a subject's types and values must be strings");
-    if (count == ATTRIBUTES_LIMIT) {
-      core_fail(L, "limit", "a subject of more than %d attributes",
-                ATTRIBUTES_LIMIT);
-      return false;
-    }
+    if (count == ATTRIBUTES_LIMIT)
+      return too_many(L);
     for (i = count++; i > 0 && before(lua_tostring(L, -2), types[i - 1]); i--)
       types[i] = types[i - 1];
     types[i] = lua_tostring(L, -2);
@@ -159,11 +156,8 @@ static bool add_map(lua_State *L, int index, X509_NAME *name) {
 /* { { "C", "US" }, { type = "O", value = "Contoso" } } */
 static bool add_array(lua_State *L, int index, X509_NAME *name) {
   lua_Integer count = luaL_len(L, index), i;
-  if (count > ATTRIBUTES_LIMIT) {
-    core_fail(L, "limit", "a subject of more than %d attributes",
-              ATTRIBUTES_LIMIT);
-    return false;
-  }
+  if (count > ATTRIBUTES_LIMIT)
+    return too_many(L);
   for (i = 1; i <= count; i++) {
     if (lua_geti(L, index, i) != LUA_TTABLE)
       luaL_error(L, "a subject must be an array of { type, value }");
@@ -194,144 +188,96 @@ bool core_add_subject(lua_State *L, int index, X509_NAME *name) {
 }
 
 X509_NAME *core_push_subject(lua_State *L, int index) {
-  core_holder *holder;
+  X509_NAME *name;
   index = lua_absindex(L, index);
-  holder = core_push_holder(L, free_name);
-  holder->value = X509_NAME_new();
-  if (holder->value == NULL)
-    luaL_error(L, "not enough memory");
-  return core_add_subject(L, index, holder->value) ? holder->value : NULL;
+  name = core_push_item(L, ASN1_ITEM_rptr(X509_NAME));
+  return core_add_subject(L, index, name) ? name : NULL;
 }
 
 /* --- a subject out */
 
-/* Bytes of a character in a string of this type; 0: UTF-8 or ASCII, -1: it is
- * no character string. */
-static int character_width(int type) {
-  switch (type) {
-  case V_ASN1_UTF8STRING:
-  case V_ASN1_PRINTABLESTRING:
-  case V_ASN1_IA5STRING:
-  case V_ASN1_NUMERICSTRING:
-  case V_ASN1_VISIBLESTRING:
-    return 0;
-  case V_ASN1_T61STRING: /* Latin-1 in practice */
-    return 1;
-  case V_ASN1_BMPSTRING:
-    return 2;
-  case V_ASN1_UNIVERSALSTRING:
-    return 4;
-  default:
-    return -1;
-  }
-}
-
-static void push_wide(lua_State *L, const unsigned char *bytes, size_t length,
-                      size_t width) {
-  luaL_Buffer buffer;
-  luaL_buffinit(L, &buffer);
-  for (; length >= width; bytes += width, length -= width) {
-    unsigned long code = 0;
-    size_t i;
-    for (i = 0; i < width; i++)
-      code = code << 8 | bytes[i];
-    if (code > 0x10FFFF || (code >= 0xD800 && code < 0xE000))
-      code = 0xFFFD;
-    lua_pushfstring(L, "%U", code);
-    luaL_addvalue(&buffer);
-  }
-  luaL_pushresult(&buffer);
-}
-
 /* "#" and the DER of a value in hex (RFC 4514, section 2.4). */
 static void push_dump(lua_State *L, const ASN1_STRING *value) {
-  int length = i2d_ASN1_PRINTABLE(value, NULL);
-  unsigned char *der = lua_newuserdatauv(L, length > 0 ? (size_t)length : 1, 0);
-  unsigned char *p = der;
+  const char *der;
+  size_t length;
   lua_pushstring(L, "#");
-  if (length > 0)
-    length = i2d_ASN1_PRINTABLE(value, &p);
-  core_pushhex(L, der, length > 0 ? (size_t)length : 0);
-  lua_concat(L, 2);
+  core_push_der(L, value, ASN1_ITEM_rptr(ASN1_PRINTABLE));
+  der = lua_tolstring(L, -1, &length);
+  core_pushhex(L, (const unsigned char *)der, length);
   lua_remove(L, -2);
+  lua_concat(L, 2);
 }
 
-static void push_value(lua_State *L, const ASN1_STRING *value) {
+void core_push_string(lua_State *L, const ASN1_STRING *value) {
   const unsigned char *bytes = ASN1_STRING_get0_data(value);
-  size_t length = (size_t)ASN1_STRING_length(value);
-  int width = character_width(ASN1_STRING_type(value));
-  if (width < 0)
+  int length = ASN1_STRING_length(value);
+  unsigned long type = ASN1_tag2bit(ASN1_STRING_type(value));
+  if ((type & (NARROW | WIDE)) == 0) {
     push_dump(L, value);
-  else if (width == 0)
-    core_pushtext(L, (const char *)bytes, length);
-  else
-    push_wide(L, bytes, length, (size_t)width);
-}
-
-/* Pushes the short name of a type, or its OID; false: the OID. */
-static bool push_type(lua_State *L, const X509_NAME_ENTRY *entry) {
-  const ASN1_OBJECT *object = X509_NAME_ENTRY_get_object(entry);
-  int nid = OBJ_obj2nid(object);
-  char oid[128];
-  if (nid != NID_undef) {
-    lua_pushstring(L, OBJ_nid2sn(nid));
-    return true;
+  } else if ((type & NARROW) != 0) {
+    core_pushtext(L, (const char *)bytes, (size_t)length);
+  } else {
+    ASN1_STRING *text = core_push_item(L, ASN1_ITEM_rptr(ASN1_UTF8STRING));
+    ASN1_mbstring_copy(&text, bytes, length,
+                       type == B_ASN1_T61STRING   ? MBSTRING_ASC
+                       : type == B_ASN1_BMPSTRING ? MBSTRING_BMP
+                                                  : MBSTRING_UNIV,
+                       B_ASN1_UTF8STRING);
+    core_push_string(L, text);
+    lua_remove(L, -2);
   }
-  if (OBJ_obj2txt(oid, sizeof oid, object, 1) < 0)
-    strcpy(oid, "?");
-  lua_pushstring(L, oid);
-  return false;
 }
 
-/* Escapes one attribute value (RFC 4514, section 2.4), control characters as
- * \ and two hex digits for each octet. */
-static void add_escaped(luaL_Buffer *buffer, const char *s, size_t length) {
+void core_push_oid(lua_State *L, const ASN1_OBJECT *object, bool by_name) {
+  int nid = by_name ? OBJ_obj2nid(object) : NID_undef;
+  char oid[128];
+  if (nid != NID_undef)
+    lua_pushstring(L, OBJ_nid2sn(nid));
+  else
+    lua_pushstring(L, OBJ_obj2txt(oid, sizeof oid, object, 1) > 0 ? oid : "?");
+}
+
+/* Escapes the string on top (RFC 4514, section 2.4), control characters as \
+ * and two hex digits for each octet. */
+static void escape(lua_State *L) {
   static const char digits[] = "0123456789ABCDEF";
-  size_t i, control = 0; /* octets to come of a control character */
+  luaL_Buffer buffer;
+  size_t length, i, hidden = 0; /* octets to come of a control character */
+  const char *s = lua_tolstring(L, -1, &length);
+  luaL_buffinit(L, &buffer);
   for (i = 0; i < length; i++) {
     unsigned char c = (unsigned char)s[i];
-    if (c < 0x20 || c == 0x7F)
-      control = 1;
-    else if (c == 0xC2 && i + 1 < length && (unsigned char)s[i + 1] < 0xA0)
-      control = 2;
-    if (control > 0) {
-      control--;
-      luaL_addchar(buffer, '\\');
-      luaL_addchar(buffer, digits[c >> 4]);
-      luaL_addchar(buffer, digits[c & 15]);
-      continue;
+    if (hidden == 0)
+      hidden = control(s + i, length - i);
+    if (hidden > 0 || strchr("\"+,;<>\\", c) != NULL ||
+        (c == ' ' && (i == 0 || i == length - 1)) || (c == '#' && i == 0))
+      luaL_addchar(&buffer, '\\');
+    if (hidden > 0) {
+      hidden--;
+      luaL_addchar(&buffer, digits[c >> 4]);
+      luaL_addchar(&buffer, digits[c & 15]);
+    } else {
+      luaL_addchar(&buffer, (char)c);
     }
-    if (strchr("\"+,;<>\\", c) != NULL || (i == 0 && (c == ' ' || c == '#')) ||
-        (i == length - 1 && c == ' '))
-      luaL_addchar(buffer, '\\');
-    luaL_addchar(buffer, (char)c);
   }
-}
-
-static void push_escaped(lua_State *L, const char *s, size_t length) {
-  luaL_Buffer buffer;
-  luaL_buffinit(L, &buffer);
-  add_escaped(&buffer, s, length);
   luaL_pushresult(&buffer);
+  lua_remove(L, -2);
 }
 
 /* Pushes TYPE=VALUE. */
 static void push_attribute(lua_State *L, const X509_NAME_ENTRY *entry) {
+  const ASN1_OBJECT *type = X509_NAME_ENTRY_get_object(entry);
   const ASN1_STRING *value = X509_NAME_ENTRY_get_data(entry);
-  bool known = push_type(L, entry);
-  if (!known || character_width(ASN1_STRING_type(value)) < 0) {
+  core_push_oid(L, type, true);
+  lua_pushstring(L, "=");
+  if (OBJ_obj2nid(type) == NID_undef ||
+      (ASN1_tag2bit(ASN1_STRING_type(value)) & (NARROW | WIDE)) == 0) {
     push_dump(L, value);
   } else {
-    size_t length;
-    const char *text;
-    push_value(L, value);
-    text = lua_tolstring(L, -1, &length);
-    push_escaped(L, text, length);
-    lua_remove(L, -2);
+    core_push_string(L, value);
+    escape(L);
   }
-  lua_pushfstring(L, "%s=%s", lua_tostring(L, -2), lua_tostring(L, -1));
-  lua_replace(L, -3);
-  lua_pop(L, 1);
+  lua_concat(L, 3);
 }
 
 void core_push_name_text(lua_State *L, const X509_NAME *name) {
@@ -355,9 +301,9 @@ void core_push_name_parts(lua_State *L, const X509_NAME *name) {
   for (i = 0; i < count; i++) {
     const X509_NAME_ENTRY *entry = X509_NAME_get_entry(name, i);
     lua_createtable(L, 0, 2);
-    push_type(L, entry);
+    core_push_oid(L, X509_NAME_ENTRY_get_object(entry), true);
     lua_setfield(L, -2, "type");
-    push_value(L, X509_NAME_ENTRY_get_data(entry));
+    core_push_string(L, X509_NAME_ENTRY_get_data(entry));
     lua_setfield(L, -2, "value");
     lua_seti(L, -2, i + 1);
   }
@@ -370,5 +316,6 @@ void core_push_common_name(lua_State *L, const X509_NAME *name) {
   if (last < 0)
     lua_pushnil(L);
   else
-    push_value(L, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, last)));
+    core_push_string(L,
+                     X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, last)));
 }

@@ -1,9 +1,7 @@
 /*
- * request.c: core.request, PKCS #10 signing requests (RFC 2986).
- *
- * Builds and signs them, and reads what others built.  A box owns one
- * X509_REQ.  Whether what a request asks for is right is nobody's business
- * here.
+ * request.c: core.request, PKCS #10 signing requests (RFC 2986): made, signed
+ * and read.  A box owns one X509_REQ.  Whether what a request asks for is right
+ * is nobody's business here.
  */
 #include "core.h"
 
@@ -13,7 +11,7 @@
 
 #define BYTES_LIMIT (1024 * 1024) /* of what a request is read from */
 
-X509_REQ **core_request_new(lua_State *L) {
+static X509_REQ **new_box(lua_State *L) {
   X509_REQ **box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = NULL;
   luaL_setmetatable(L, CORE_REQUEST);
@@ -22,23 +20,18 @@ X509_REQ **core_request_new(lua_State *L) {
 
 X509_REQ *core_request_check(lua_State *L, int index) {
   X509_REQ **box = luaL_checkudata(L, index, CORE_REQUEST);
-  if (*box == NULL)
-    luaL_argerror(L, index, "the request is closed");
+  luaL_argcheck(L, *box != NULL, index, "the request is closed");
   return *box;
 }
 
-X509_REQ *core_request_test(lua_State *L, int index) {
-  X509_REQ **box = luaL_testudata(L, index, CORE_REQUEST);
-  if (box != NULL && *box == NULL)
-    luaL_argerror(L, index, "the request is closed");
-  return box != NULL ? *box : NULL;
-}
-
-static void free_extensions(void *value) {
-  sk_X509_EXTENSION_pop_free(value, X509_EXTENSION_free);
-}
-
 /* --- making one */
+
+static const char *opt_digest(lua_State *L) {
+  int type = lua_getfield(L, 1, "digest");
+  luaL_argcheck(L, type == LUA_TNIL || type == LUA_TSTRING, 1,
+                "field 'digest' must be a string");
+  return type == LUA_TNIL ? "sha256" : lua_tostring(L, -1);
+}
 
 static bool finish(X509_REQ *request, STACK_OF(X509_EXTENSION) * extensions,
                    EVP_PKEY *key, const EVP_MD *digest) {
@@ -46,32 +39,6 @@ static bool finish(X509_REQ *request, STACK_OF(X509_EXTENSION) * extensions,
          (sk_X509_EXTENSION_num(extensions) == 0 ||
           X509_REQ_add_extensions(request, extensions)) &&
          X509_REQ_sign(request, key, digest);
-}
-
-static bool set_public(X509_REQ *request, EVP_PKEY *key) {
-  return core_key_put_public(key, X509_REQ_get_X509_PUBKEY(request)) ||
-         X509_REQ_set_pubkey(request, key);
-}
-
-/* The key in an options table, which keeps it alive. */
-static EVP_PKEY *check_key(lua_State *L, int index) {
-  EVP_PKEY *key;
-  lua_getfield(L, index, "key");
-  key = core_key_test(L, -1);
-  if (key == NULL)
-    luaL_argerror(L, index, "field 'key' must be a key");
-  lua_pop(L, 1);
-  return key;
-}
-
-static const char *opt_digest(lua_State *L, int index) {
-  const char *name = "sha256";
-  if (lua_getfield(L, index, "digest") == LUA_TSTRING)
-    name = lua_tostring(L, -1);
-  else if (!lua_isnil(L, -1))
-    luaL_argerror(L, index, "field 'digest' must be a string");
-  lua_pop(L, 1);
-  return name;
 }
 
 static int fail_create(lua_State *L) {
@@ -100,18 +67,21 @@ static int l_create(lua_State *L) {
   const char *digest_name;
   X509_REQ **box;
   EVP_PKEY *key;
-  lua_settop(L, 1);
   core_check_fields(L, 1, names);
-  key = check_key(L, 1);
-  digest_name = opt_digest(L, 1);
-  box = core_request_new(L);
+  lua_getfield(L, 1, "key");
+  key = core_key_test(L, -1);
+  luaL_argcheck(L, key != NULL, 1, "field 'key' must be a key");
+  digest_name = opt_digest(L);
   if (!core_key_digest(key, digest_name, &digest))
     return core_fail(L, "unsupported",
                      "cannot create a request: unknown digest '%s'",
                      digest_name);
+  box = new_box(L);
   ERR_clear_error();
   *box = X509_REQ_new();
-  if (*box == NULL || !set_public(*box, key))
+  if (*box == NULL ||
+      (!core_key_put_public(key, X509_REQ_get_X509_PUBKEY(*box)) &&
+       !X509_REQ_set_pubkey(*box, key)))
     return fail_create(L);
   lua_getfield(L, 1, "subject");
   if (!core_add_subject(L, -1, X509_REQ_get_subject_name(*box)))
@@ -121,19 +91,12 @@ static int l_create(lua_State *L) {
     return 3;
   if (!finish(*box, extensions, key, digest))
     return fail_create(L);
-  lua_settop(L, 2);
+  core_drop(L);
+  lua_pop(L, 1);
   return 1;
 }
 
 /* --- reading one */
-
-static int no_password(char *buffer, int size, int writing, void *data) {
-  (void)buffer;
-  (void)size;
-  (void)writing;
-  (void)data;
-  return -1;
-}
 
 /* One request that fills all of der. */
 static X509_REQ *from_der(const unsigned char *der, long length) {
@@ -148,16 +111,16 @@ static X509_REQ *from_der(const unsigned char *der, long length) {
 /* The first request in a PEM text, of either name (RFC 7468, section 7);
  * found says whether there is a block of one. */
 static X509_REQ *from_pem(const char *bytes, size_t length, bool *found) {
+  static char no_password[] = ""; /* instead of a question */
   X509_REQ *request = NULL;
   unsigned char *der = NULL;
   long size;
   BIO *text = BIO_new_mem_buf(bytes, (int)length);
-  *found = text != NULL &&
-           PEM_bytes_read_bio_secmem(&der, &size, NULL, PEM_STRING_X509_REQ,
-                                     text, no_password, NULL);
+  *found = PEM_bytes_read_bio(&der, &size, NULL, PEM_STRING_X509_REQ, text,
+                              NULL, no_password);
   if (*found)
     request = from_der(der, size);
-  OPENSSL_secure_free(der);
+  OPENSSL_free(der);
   BIO_free(text);
   return request;
 }
@@ -170,62 +133,45 @@ static X509_REQ *from_pem(const char *bytes, size_t length, bool *found) {
 static int l_parse(lua_State *L) {
   size_t length;
   const char *bytes = luaL_checklstring(L, 1, &length);
-  X509_REQ **box = core_request_new(L);
-  bool found = false;
+  X509_REQ **box = new_box(L);
+  bool binary, found = false;
   if (length > BYTES_LIMIT)
     return core_fail(L, "limit", "cannot read the request: more than 1 MiB");
-  ERR_clear_error();
   bytes = core_skip_mark(bytes, &length);
-  if (length > 0 && bytes[0] == 0x30)
+  binary = length > 0 && bytes[0] == 0x30;
+  if (binary)
     *box = from_der((const unsigned char *)bytes, (long)length);
   if (*box == NULL)
     *box = from_pem(bytes, length, &found);
-  found = found || (length > 0 && bytes[0] == 0x30);
   ERR_clear_error();
   if (*box == NULL)
     return core_fail(L, "parse", "cannot read the request: %s",
-                     found ? "malformed DER" : "none in PEM or DER");
+                     found || binary ? "malformed DER" : "none in PEM or DER");
   return 1;
 }
 
 /* --- using one */
 
-/* Pushes the DER as scratch, and gives its length. */
-static unsigned char *push_der(lua_State *L, int index, size_t *length) {
-  const X509_REQ *request = core_request_check(L, index);
-  int size = i2d_X509_REQ(request, NULL);
-  unsigned char *der = lua_newuserdatauv(L, size > 0 ? (size_t)size : 1, 0);
-  unsigned char *p = der;
-  if (size <= 0 || i2d_X509_REQ(request, &p) != size)
-    luaL_error(L, "cannot encode a request: %s", core_reason());
-  *length = (size_t)size;
-  return der;
+/* request:der() -> bytes */
+static int l_der(lua_State *L) {
+  core_push_der(L, core_request_check(L, 1), ASN1_ITEM_rptr(X509_REQ));
+  return 1;
 }
 
 /* request:pem() -> PEM text, "CERTIFICATE REQUEST" */
 static int l_pem(lua_State *L) {
   size_t length;
-  const unsigned char *der = push_der(L, 1, &length);
-  core_push_pem(L, PEM_STRING_X509_REQ, der, length);
-  return 1;
-}
-
-/* request:der() -> bytes */
-static int l_der(lua_State *L) {
-  size_t length;
-  const unsigned char *der = push_der(L, 1, &length);
-  lua_pushlstring(L, (const char *)der, length);
+  const char *der;
+  l_der(L);
+  der = lua_tolstring(L, -1, &length);
+  core_push_pem(L, PEM_STRING_X509_REQ, (const unsigned char *)der, length);
   return 1;
 }
 
 /* request:fingerprint() -> SHA-256 of the DER, in hex */
 static int l_fingerprint(lua_State *L) {
-  unsigned char digest[32];
-  size_t length;
-  const unsigned char *der = push_der(L, 1, &length);
-  if (!EVP_Digest(der, length, digest, NULL, EVP_sha256(), NULL))
-    return luaL_error(L, "cannot digest a request: %s", core_reason());
-  core_pushhex(L, digest, sizeof digest);
+  l_der(L);
+  core_push_fingerprint(L);
   return 1;
 }
 
@@ -242,10 +188,7 @@ static bool verify(X509_REQ *request) {
  * that who asks possesses it (RFC 2986, section 3).
  */
 static int l_verify(lua_State *L) {
-  X509_REQ *request = core_request_check(L, 1);
-  bool valid;
-  ERR_clear_error();
-  valid = verify(request);
+  bool valid = verify(core_request_check(L, 1));
   ERR_clear_error();
   if (!valid) {
     luaL_tolstring(L, 1, NULL);
@@ -256,27 +199,25 @@ static int l_verify(lua_State *L) {
   return 1;
 }
 
-static void set_algorithm(lua_State *L, const X509_REQ *request) {
+static void push_algorithm(lua_State *L, const X509_REQ *request) {
   const X509_ALGOR *algorithm;
   const ASN1_OBJECT *object;
   char name[128];
   X509_REQ_get0_signature(request, NULL, &algorithm);
   X509_ALGOR_get0(&object, NULL, NULL, algorithm);
-  if (OBJ_obj2txt(name, sizeof name, object, 0) > 0) {
-    lua_pushstring(L, name);
-    lua_setfield(L, -2, "signature_algorithm");
-  }
+  OBJ_obj2txt(name, sizeof name, object, 0);
+  lua_pushstring(L, name);
 }
 
 /* Sets what the extensions of the request say in the table on top. */
 static void set_extensions(lua_State *L, X509_REQ *request) {
-  core_holder *list = core_push_holder(L, free_extensions);
-  list->value = X509_REQ_get_extensions(request);
-  lua_pushvalue(L, -2);
-  core_set_extensions(L, list->value);
-  lua_pop(L, 1);
-  core_release(list);
-  lua_pop(L, 1);
+  core_holder *box = core_push_holder(L, NULL);
+  box->item = ASN1_ITEM_rptr(X509_EXTENSIONS);
+  box->value = X509_REQ_get_extensions(request);
+  lua_insert(L, -2);
+  core_set_extensions(L, box->value);
+  lua_insert(L, -2);
+  core_drop(L);
 }
 
 /*
@@ -303,7 +244,8 @@ static int l_fields(lua_State *L) {
   lua_setfield(L, -2, "key");
   core_push_spki_fingerprint(L, public_key);
   lua_setfield(L, -2, "public_key");
-  set_algorithm(L, request);
+  push_algorithm(L, request);
+  lua_setfield(L, -2, "signature_algorithm");
   set_extensions(L, request);
   return 1;
 }

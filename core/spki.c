@@ -8,7 +8,6 @@
 #include "core.h"
 
 #include <ctype.h>
-#include <limits.h>
 #include <openssl/core_names.h>
 #include <openssl/ec.h>
 #include <openssl/err.h>
@@ -53,23 +52,12 @@ static bool put_raw(EVP_PKEY *key, X509_PUBKEY *public_key) {
 }
 
 bool core_key_put_public(EVP_PKEY *key, X509_PUBKEY *public_key) {
-  bool done = false;
-  if (EVP_PKEY_is_a(key, "EC"))
-    done = put_ec(key, public_key);
-  else if (EVP_PKEY_is_a(key, "ED25519") || EVP_PKEY_is_a(key, "ED448"))
-    done = put_raw(key, public_key);
+  bool ec = EVP_PKEY_is_a(key, "EC");
+  bool raw = EVP_PKEY_is_a(key, "ED25519") || EVP_PKEY_is_a(key, "ED448");
+  bool done =
+      (ec && put_ec(key, public_key)) || (raw && put_raw(key, public_key));
   ERR_clear_error();
   return done;
-}
-
-X509_PUBKEY *core_key_public(EVP_PKEY *key) {
-  X509_PUBKEY *public_key = X509_PUBKEY_new();
-  if (public_key != NULL && !core_key_put_public(key, public_key) &&
-      !X509_PUBKEY_set(&public_key, key)) {
-    X509_PUBKEY_free(public_key);
-    return NULL;
-  }
-  return public_key;
 }
 
 EVP_PKEY *core_key_decode(X509_PUBKEY *public_key) {
@@ -88,77 +76,23 @@ EVP_PKEY *core_key_decode(X509_PUBKEY *public_key) {
   return key;
 }
 
-bool core_spki_digest(X509_PUBKEY *public_key, unsigned char digest[32]) {
-  unsigned char *der = NULL;
-  int length = i2d_X509_PUBKEY(public_key, &der);
-  bool done = length > 0 && EVP_Digest(der, (size_t)length, digest, NULL,
-                                       EVP_sha256(), NULL) == 1;
-  OPENSSL_free(der);
-  return done;
-}
-
 void core_push_spki_fingerprint(lua_State *L, X509_PUBKEY *public_key) {
-  unsigned char digest[32];
-  if (!core_spki_digest(public_key, digest))
-    luaL_error(L, "cannot digest a public key: %s", core_reason());
-  core_pushhex(L, digest, sizeof digest);
-}
-
-static void push_lower(lua_State *L, const char *name) {
-  luaL_Buffer buffer;
-  luaL_buffinit(L, &buffer);
-  for (; *name != '\0'; name++)
-    luaL_addchar(&buffer, (char)tolower((unsigned char)*name));
-  luaL_pushresult(&buffer);
-}
-
-static void push_curve(lua_State *L, int nid) {
-  const char *name = EC_curve_nid2nist(nid);
-  if (name == NULL)
-    name = nid != NID_undef ? OBJ_nid2sn(nid) : "explicit";
-  lua_pushfstring(L, "ec:%s", name);
-}
-
-static void push_other(lua_State *L, int nid, const char *name) {
-  if (nid == NID_rsassaPss)
-    lua_pushstring(L, "rsa-pss");
-  else if (nid == NID_dsa)
-    lua_pushstring(L, "dsa");
-  else
-    push_lower(L, name);
-}
-
-void core_push_keytype(lua_State *L, EVP_PKEY *key) {
-  char curve[64] = "";
-  int id = EVP_PKEY_get_base_id(key);
-  if (id == EVP_PKEY_RSA) {
-    lua_pushfstring(L, "rsa:%d", EVP_PKEY_get_bits(key));
-  } else if (id == EVP_PKEY_EC) {
-    EVP_PKEY_get_group_name(key, curve, sizeof curve, NULL);
-    push_curve(L, OBJ_txt2nid(curve));
-  } else {
-    const char *name = EVP_PKEY_get0_type_name(key);
-    push_other(L, id, name != NULL ? name : "unknown");
-  }
+  core_push_der(L, public_key, ASN1_ITEM_rptr(X509_PUBKEY));
+  core_push_fingerprint(L);
 }
 
 /* Bits of the modulus in an RSAPublicKey (RFC 8017, A.1.1); 0: malformed. */
 static int modulus_bits(const unsigned char *der, long length) {
-  const unsigned char *end = der + length;
-  int tag, class, bits;
-  long size;
-  if (ASN1_get_object(&der, &size, &tag, &class, end - der) & 0x80 ||
-      tag != V_ASN1_SEQUENCE ||
-      ASN1_get_object(&der, &size, &tag, &class, end - der) & 0x80 ||
-      tag != V_ASN1_INTEGER)
-    return 0;
-  for (; size > 0 && *der == 0; size--)
-    der++;
-  if (size <= 0 || size > INT_MAX / 8)
-    return 0;
-  bits = (int)size * 8;
-  for (tag = 0x80; (*der & tag) == 0; tag >>= 1)
-    bits--;
+  ASN1_INTEGER *number = NULL;
+  BIGNUM *modulus = NULL;
+  int tag, class, bits = 0;
+  if ((ASN1_get_object(&der, &length, &tag, &class, length) & 0x80) == 0 &&
+      (number = d2i_ASN1_INTEGER(NULL, &der, length)) != NULL &&
+      (modulus = ASN1_INTEGER_to_BN(number, NULL)) != NULL)
+    bits = BN_num_bits(modulus);
+  BN_free(modulus);
+  ASN1_INTEGER_free(number);
+  ERR_clear_error();
   return bits;
 }
 
@@ -167,18 +101,32 @@ void core_push_spki_keytype(lua_State *L, const X509_PUBKEY *public_key) {
   const ASN1_OBJECT *algorithm;
   const void *parameter;
   X509_ALGOR *identifier;
-  char name[80];
+  const char *name;
+  char text[80], *c;
   int length, type, nid;
   X509_PUBKEY_get0_param(NULL, &bytes, &length, &identifier, public_key);
   X509_ALGOR_get0(&algorithm, &type, &parameter, identifier);
-  nid = OBJ_obj2nid(algorithm);
-  if (nid == NID_rsaEncryption) {
+  switch (OBJ_obj2nid(algorithm)) {
+  case NID_rsaEncryption:
     lua_pushfstring(L, "rsa:%d", modulus_bits(bytes, length));
-    ERR_clear_error();
-  } else if (nid == NID_X9_62_id_ecPublicKey) {
-    push_curve(L, type == V_ASN1_OBJECT ? OBJ_obj2nid(parameter) : NID_undef);
-  } else {
-    OBJ_obj2txt(name, sizeof name, algorithm, 0);
-    push_other(L, nid, name);
+    break;
+  case NID_X9_62_id_ecPublicKey:
+    nid = type == V_ASN1_OBJECT ? OBJ_obj2nid(parameter) : NID_undef;
+    name = EC_curve_nid2nist(nid);
+    if (name == NULL)
+      name = nid != NID_undef ? OBJ_nid2sn(nid) : "explicit";
+    lua_pushfstring(L, "ec:%s", name);
+    break;
+  case NID_rsassaPss:
+    lua_pushstring(L, "rsa-pss");
+    break;
+  case NID_dsa:
+    lua_pushstring(L, "dsa");
+    break;
+  default:
+    OBJ_obj2txt(text, sizeof text, algorithm, 0);
+    for (c = text; *c != '\0'; c++)
+      *c = (char)tolower((unsigned char)*c);
+    lua_pushstring(L, text);
   }
 }
