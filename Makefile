@@ -35,7 +35,7 @@ $(PROGRAM): $(OBJECTS)
 
 $(BUILD)/%.o: core/%.c Makefile | $(BUILD)/libraries
 	$(CC) $(CFLAGS) $(WARN) $(HARDEN) $(DEFINES) \
-	  $$(pkg-config --cflags $(LIBRARIES)) -MMD -c -o $@ $<
+	  $$(pkg-config --cflags $(LIBRARIES)) -MMD -MP -c -o $@ $<
 
 # A missing library is named, with what installs it.
 $(BUILD)/libraries:

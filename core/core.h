@@ -183,6 +183,8 @@ int core_open_folder(int parent, const char *name);
 /* Unless error is set, puts what was written to a file or folder on the disk
  * (where the file system has fsync); closes it.  The first error. */
 int core_finish(int descriptor, int error);
+/* Writes all of the bytes. */
+int core_write(int descriptor, const char *bytes, size_t length);
 /* Writes a new file in an open folder, which has its access from the start
  * and is on the disk in the end; nothing is left of it after a failure. */
 int core_write_file(int folder, const char *name, const core_access *access,

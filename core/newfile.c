@@ -100,7 +100,7 @@ int core_finish(int descriptor, int error) {
   return error;
 }
 
-static int write_text(int descriptor, const char *bytes, size_t length) {
+int core_write(int descriptor, const char *bytes, size_t length) {
   while (length > 0) {
     ssize_t n = write(descriptor, bytes, length);
     if (n < 0 && errno != EINTR)
@@ -123,7 +123,7 @@ int core_write_file(int folder, const char *name, const core_access *access,
   for (; error == 0 && count > 0; parts++, count--)
     error = parts->key != NULL
                 ? core_key_write(descriptor, parts->key)
-                : write_text(descriptor, parts->bytes, parts->length);
+                : core_write(descriptor, parts->bytes, parts->length);
   error = core_finish(descriptor, error);
   if (error != 0)
     unlinkat(folder, name, 0);
