@@ -1,6 +1,5 @@
 /*
- * dialogue.c: the STARTTLS dialogues of SMTP, IMAP and POP3, and their
- * farewells (see dialogue.h).
+ * dialogue.c: the STARTTLS dialogues of SMTP, IMAP and POP3 (see dialogue.h).
  *
  * The bytes come from a server that nobody has authenticated yet: lines and
  * replies have a limit, what is no reply is refused, and so is anything that
@@ -29,161 +28,126 @@ void dialogue_escape(char *out, size_t size, const char *bytes, size_t length) {
   strcpy(out + used, i < length ? "..." : "");
 }
 
-static enum dialogue_result fail(struct dialogue *d, const char *code,
-                                 const char *reason) {
-  d->code = code;
-  snprintf(d->reason, sizeof d->reason, "%s", reason);
-  return DIALOGUE_FAILED;
-}
-
-/* Fails with the line the server sent. */
-static enum dialogue_result fail_line(struct dialogue *d, const char *code,
-                                      const char *what) {
-  char quoted[DIALOGUE_QUOTE];
-  dialogue_escape(quoted, sizeof quoted, d->line, d->line_length);
-  d->code = code;
-  snprintf(d->reason, sizeof d->reason, "%s \"%s\"", what, quoted);
-  return DIALOGUE_FAILED;
-}
-
-/* Whether the line has word at this place, whole, in whatever case. */
-static bool has_word(const struct dialogue *d, size_t at, const char *word) {
-  size_t length = strlen(word);
-  return d->line_length >= at + length &&
-         strncasecmp(d->line + at, word, length) == 0 &&
-         (d->line_length == at + length || d->line[at + length] == ' ');
+/* Whether a line begins with these words, in whatever case. */
+static bool says(const char *line, const char *text) {
+  size_t length = strlen(text);
+  return strncasecmp(line, text, length) == 0 &&
+         (line[length] == '\0' || line[length] == ' ');
 }
 
 /* RFC 5321, section 4.2: three digits and a space, or a hyphen in each line
  * but the last. */
 static enum meaning read_smtp(struct dialogue *d) {
-  static const char *const expected[] = {"220", "250", "220", "221"};
+  static const char *const expected[] = {"220", "250", "220"};
   const char *line = d->line;
-  size_t digits = 0;
-  while (digits < 3 && digits < d->line_length && line[digits] >= '0' &&
-         line[digits] <= '9')
-    digits++;
-  if (digits < 3 || (d->line_length > 3 && line[3] != ' ' && line[3] != '-'))
+  if (strspn(line, "0123456789") != 3 || strchr(" -", line[3]) == NULL)
     return ALIEN;
   if (d->lines == 1)
     memcpy(d->number, line, 3);
   else if (memcmp(d->number, line, 3) != 0)
     return ALIEN;
-  if (d->stage == DIALOGUE_HELLO && d->lines > 1 && has_word(d, 4, "STARTTLS"))
+  if (d->stage == HELLO && d->lines > 1 && line[3] != '\0' &&
+      says(line + 4, "STARTTLS"))
     d->offered = true;
-  if (d->line_length > 3 && line[3] == '-')
+  if (line[3] == '-')
     return GOES_ON;
   return memcmp(line, expected[d->stage], 3) == 0 ? GOOD : BAD;
 }
 
 /* RFC 9051, section 7.1: a greeting is untagged; after a command untagged
- * lines may come before the tagged one. */
+ * lines may come before the tagged one.  PREAUTH is too late for TLS (6.2.1).
+ */
 static enum meaning read_imap(struct dialogue *d) {
-  if (d->stage == DIALOGUE_GREETING) {
-    if (has_word(d, 0, "* OK"))
-      return GOOD;
-    if (has_word(d, 0, "* PREAUTH")) /* RFC 9051, 6.2.1: too late for TLS */
-      return d->leaving ? GOOD : BAD;
-    return has_word(d, 0, "* BYE") ? BAD : ALIEN;
-  }
-  if (has_word(d, 0, "*"))
-    return GOES_ON;
-  if (!has_word(d, 0, "a1"))
-    return ALIEN;
-  if (has_word(d, 3, "OK"))
+  const char *line = d->line;
+  bool greeting = d->stage == GREETING;
+  if (says(line, greeting ? "* OK" : "a1 OK"))
     return GOOD;
-  return has_word(d, 3, "NO") || has_word(d, 3, "BAD") ? BAD : ALIEN;
+  if (greeting)
+    return says(line, "* BYE") || says(line, "* PREAUTH") ? BAD : ALIEN;
+  if (says(line, "*"))
+    return GOES_ON;
+  return says(line, "a1 NO") || says(line, "a1 BAD") ? BAD : ALIEN;
 }
 
 /* RFC 1939, section 3. */
 static enum meaning read_pop3(struct dialogue *d) {
-  if (has_word(d, 0, "+OK"))
+  if (says(d->line, "+OK"))
     return GOOD;
-  return has_word(d, 0, "-ERR") ? BAD : ALIEN;
+  return says(d->line, "-ERR") ? BAD : ALIEN;
 }
 
-static enum meaning read_line(struct dialogue *d) {
-  switch (d->protocol) {
-  case DIALOGUE_SMTP:
-    return read_smtp(d);
-  case DIALOGUE_IMAP:
-    return read_imap(d);
-  case DIALOGUE_POP3:
-    return read_pop3(d);
-  default:
-    return ALIEN;
+static const struct {
+  const char *starttls, *farewell;
+  enum meaning (*read)(struct dialogue *d);
+} protocols[] = {
+    [NO_MAIL] = {"", "", NULL},
+    [SMTP] = {"STARTTLS\r\n", "QUIT\r\n", read_smtp},
+    [IMAP] = {"a1 STARTTLS\r\n", "a1 LOGOUT\r\n", read_imap},
+    [POP3] = {"STLS\r\n", "QUIT\r\n", read_pop3},
+};
+
+/* Fails, with what the server sent or NULL. */
+static enum dialogue_result fail(struct dialogue *d, const char *code,
+                                 const char *reason, const char *bytes,
+                                 size_t length) {
+  char quoted[DIALOGUE_QUOTE];
+  d->code = code;
+  d->out = protocols[d->protocol].farewell;
+  snprintf(d->reason, sizeof d->reason, "%s", reason);
+  if (bytes != NULL) {
+    dialogue_escape(quoted, sizeof quoted, bytes, length);
+    snprintf(d->reason, sizeof d->reason, "%s \"%s\"", reason, quoted);
   }
+  return DIALOGUE_FAILED;
 }
 
 static void say(struct dialogue *d, enum dialogue_stage stage,
-                const char *words) {
+                const char *text) {
   d->stage = stage;
-  d->out_length = strlen(words);
-  memcpy(d->out, words, d->out_length);
+  d->out = text;
 }
 
 void dialogue_farewell(struct dialogue *d) {
-  say(d, DIALOGUE_FAREWELL,
-      d->protocol == DIALOGUE_IMAP ? "a1 LOGOUT\r\n" : "QUIT\r\n");
-}
-
-static void say_hello(struct dialogue *d) {
-  char words[sizeof d->out];
-  snprintf(words, sizeof words, "EHLO %s\r\n", d->self);
-  say(d, DIALOGUE_HELLO, words);
-}
-
-static void say_starttls(struct dialogue *d) {
-  say(d, DIALOGUE_STARTTLS,
-      d->protocol == DIALOGUE_SMTP   ? "STARTTLS\r\n"
-      : d->protocol == DIALOGUE_IMAP ? "a1 STARTTLS\r\n"
-                                     : "STLS\r\n");
+  say(d, FAREWELL, protocols[d->protocol].farewell);
 }
 
 /* Goes on after a reply that granted what was asked. */
 static enum dialogue_result proceed(struct dialogue *d) {
-  switch (d->stage) {
-  case DIALOGUE_GREETING:
-    if (d->leaving)
-      dialogue_farewell(d);
-    else if (d->protocol == DIALOGUE_SMTP)
-      say_hello(d);
-    else
-      say_starttls(d);
-    return DIALOGUE_MORE;
-  case DIALOGUE_HELLO:
-    if (!d->offered)
-      return fail(d, "unsupported", "the server does not offer STARTTLS");
-    say_starttls(d);
-    return DIALOGUE_MORE;
-  case DIALOGUE_STARTTLS:
+  if (d->stage == STARTTLS)
     return DIALOGUE_READY;
-  default:
-    return DIALOGUE_OVER;
-  }
+  if (d->stage == HELLO && !d->offered)
+    return fail(d, "unsupported", "the server does not offer STARTTLS", NULL,
+                0);
+  if (d->leaving)
+    dialogue_farewell(d);
+  else if (d->stage == GREETING && d->protocol == SMTP)
+    say(d, HELLO, d->hello);
+  else
+    say(d, STARTTLS, protocols[d->protocol].starttls);
+  return DIALOGUE_MORE;
 }
 
 /* Acts on the whole line that is in the buffer. */
 static enum dialogue_result take_line(struct dialogue *d) {
-  enum dialogue_result result;
   enum meaning meaning;
-  if (d->line_length > 0 && d->line[d->line_length - 1] == '\r')
-    d->line_length--;
-  if (d->line_length > DIALOGUE_LINE)
-    return fail(d, "limit", "a line of more than 4096 bytes");
-  if (++d->lines > DIALOGUE_LINES)
-    return fail(d, "limit", "a reply of more than 100 lines");
-  meaning = read_line(d);
-  if (meaning == ALIEN)
-    return fail_line(d, "parse", "not a reply:");
-  if (meaning == BAD)
-    return fail_line(d, "refused", "the server said");
-  if (meaning == GOOD && d->out_length > 0)
-    return fail_line(d, "parse", "answered before it was asked:");
-  result = meaning == GOOD ? proceed(d) : DIALOGUE_MORE;
-  d->lines = meaning == GOOD ? 0 : d->lines;
+  size_t length = d->line_length;
+  if (length > 0 && d->line[length - 1] == '\r')
+    length--;
+  d->line[length] = '\0';
   d->line_length = 0;
-  return result;
+  if (++d->lines > DIALOGUE_LINES)
+    return fail(d, "limit", "a reply of more than 100 lines", NULL, 0);
+  meaning = protocols[d->protocol].read(d);
+  if (meaning == GOES_ON)
+    return DIALOGUE_MORE;
+  if (meaning == ALIEN)
+    return fail(d, "parse", "not a reply:", d->line, length);
+  if (meaning == BAD)
+    return fail(d, "refused", "the server said", d->line, length);
+  if (d->out[0] != '\0')
+    return fail(d, "parse", "answered before it was asked:", d->line, length);
+  d->lines = 0;
+  return proceed(d);
 }
 
 enum dialogue_result dialogue_feed(struct dialogue *d, const char *bytes,
@@ -191,18 +155,18 @@ enum dialogue_result dialogue_feed(struct dialogue *d, const char *bytes,
   enum dialogue_result result = DIALOGUE_MORE;
   size_t i;
   for (i = 0; i < length && result == DIALOGUE_MORE; i++) {
+    if (d->stage == FAREWELL)
+      break;
     if (bytes[i] == '\n')
       result = take_line(d);
-    else if (d->line_length == sizeof d->line)
-      result = fail(d, "limit", "a line of more than 4096 bytes");
+    else if (d->line_length == DIALOGUE_LINE)
+      result = fail(d, "limit", "a line of more than 4096 bytes", NULL, 0);
     else
       d->line[d->line_length++] = bytes[i];
   }
-  if (result == DIALOGUE_READY && i < length) {
-    d->line_length = length - i < sizeof d->line ? length - i : sizeof d->line;
-    memcpy(d->line, bytes + i, d->line_length);
-    return fail_line(d, "parse", "sent in clear after STARTTLS:");
-  }
+  if (result == DIALOGUE_READY && i < length)
+    return fail(d, "parse", "sent in clear after STARTTLS:", bytes + i,
+                length - i);
   return result;
 }
 
@@ -210,16 +174,8 @@ void dialogue_open(struct dialogue *d, enum dialogue_protocol protocol,
                    const char *self) {
   memset(d, 0, sizeof *d);
   d->protocol = protocol;
-  d->stage = DIALOGUE_GREETING;
-  snprintf(d->self, sizeof d->self, "%s", self);
-}
-
-void dialogue_leave(struct dialogue *d, enum dialogue_protocol protocol,
-                    bool greeted) {
-  memset(d, 0, sizeof *d);
-  d->protocol = protocol;
-  d->stage = DIALOGUE_GREETING;
-  d->leaving = true;
-  if (greeted)
-    dialogue_farewell(d);
+  d->leaving = self == NULL;
+  d->out = "";
+  if (self != NULL)
+    snprintf(d->hello, sizeof d->hello, "EHLO %s\r\n", self);
 }

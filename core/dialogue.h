@@ -11,62 +11,47 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define DIALOGUE_LINE 4096 /* bytes of a line, without its end */
-#define DIALOGUE_LINES 100 /* lines of one reply */
+#define DIALOGUE_LINE 4097 /* bytes of a line, with its CR */
+#define DIALOGUE_LINES 100 /* of one reply */
 #define DIALOGUE_QUOTE 200 /* bytes of a server's text in a message */
 
-enum dialogue_protocol {
-  DIALOGUE_NONE,
-  DIALOGUE_SMTP,
-  DIALOGUE_IMAP,
-  DIALOGUE_POP3
-};
+enum dialogue_protocol { NO_MAIL, SMTP, IMAP, POP3 };
 
-enum dialogue_stage {
-  DIALOGUE_GREETING,
-  DIALOGUE_HELLO, /* SMTP only: EHLO */
-  DIALOGUE_STARTTLS,
-  DIALOGUE_FAREWELL
-};
+/* EHLO is SMTP's; what the server says after the farewell is not read. */
+enum dialogue_stage { GREETING, HELLO, STARTTLS, FAREWELL };
 
 enum dialogue_result {
-  DIALOGUE_MORE,  /* send what is in out, then feed more */
+  DIALOGUE_MORE,  /* send out, then feed more */
   DIALOGUE_READY, /* the TLS handshake may begin */
-  DIALOGUE_OVER,  /* the farewell was answered */
-  DIALOGUE_FAILED /* code and reason say why */
+  DIALOGUE_FAILED /* code and reason say why; out is the farewell */
 };
 
 struct dialogue {
   enum dialogue_protocol protocol;
   enum dialogue_stage stage;
-  bool leaving;   /* the farewell follows a greeting, not STARTTLS */
-  bool offered;   /* SMTP: STARTTLS was among the lines after EHLO */
-  char number[3]; /* SMTP: the code of this reply's first line */
+  bool leaving;   /* the farewell follows the greeting */
+  bool offered;   /* STARTTLS was among the lines after EHLO */
+  char number[3]; /* the code of this SMTP reply's first line */
   unsigned lines; /* of this reply */
-  char self[80];  /* SMTP: what EHLO says */
-  char out[128];  /* to be sent; whoever sent it sets out_length to 0 */
-  size_t out_length;
-  const char *code; /* of a failure, as core_fail has it */
+  char hello[96];
+  const char *out; /* to be sent; whoever sends it sets it to "" */
+  const char *code;
   char reason[2 * DIALOGUE_QUOTE];
   size_t line_length; /* of the line that is not whole yet */
   char line[DIALOGUE_LINE + 1];
 };
 
-/* Before TLS: expects the greeting, goes on to STARTTLS (SMTP: RFC 3207, IMAP
- * and POP3: RFC 2595).  self is the EHLO argument (RFC 5321, 4.1.3). */
+/* Expects the greeting.  In clear it goes on to STARTTLS (SMTP: RFC 3207, IMAP
+ * and POP3: RFC 2595), self being EHLO's argument (RFC 5321, 4.1.3); within
+ * TLS self is NULL, and the farewell follows. */
 void dialogue_open(struct dialogue *d, enum dialogue_protocol protocol,
                    const char *self);
 
-/* Within TLS: the farewell, after a greeting unless the server was greeted
- * before TLS began. */
-void dialogue_leave(struct dialogue *d, enum dialogue_protocol protocol,
-                    bool greeted);
-
-/* Takes what the server sent. */
+/* Takes what the server sent; there is a protocol. */
 enum dialogue_result dialogue_feed(struct dialogue *d, const char *bytes,
                                    size_t length);
 
-/* Puts the farewell into out, whatever was there. */
+/* Puts the farewell into out; without a protocol it is "". */
 void dialogue_farewell(struct dialogue *d);
 
 /* Writes bytes as printable ASCII, the rest as \xHH, shortened with "..." to

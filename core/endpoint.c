@@ -1,109 +1,99 @@
 /*
- * endpoint.c: URLs of endpoints and the look-up of their hosts (endpoint.h).
+ * endpoint.c: URLs of endpoints and the look-up of their hosts without
+ * holding anybody up.  No Lua.
  */
-#include "endpoint.h"
+#include "probe.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-static const struct scheme schemes[] = {
-    {"https", 443, DIALOGUE_NONE, false}, {"smtp", 25, DIALOGUE_SMTP, true},
-    {"smtps", 465, DIALOGUE_SMTP, false}, {"imap", 143, DIALOGUE_IMAP, true},
-    {"imaps", 993, DIALOGUE_IMAP, false}, {"pop3", 110, DIALOGUE_POP3, true},
-    {"pop3s", 995, DIALOGUE_POP3, false},
+static const struct {
+  const char *name;
+  unsigned port;
+  enum dialogue_protocol protocol;
+  bool starttls;
+} schemes[] = {
+    {"https", 443, NO_MAIL, false}, {"smtp", 25, SMTP, true},
+    {"smtps", 465, SMTP, false},    {"imap", 143, IMAP, true},
+    {"imaps", 993, IMAP, false},    {"pop3", 110, POP3, true},
+    {"pop3s", 995, POP3, false},    {NULL, 0, NO_MAIL, false},
 };
 
-static const struct scheme *find_scheme(const char *name, size_t length) {
-  size_t i;
-  for (i = 0; i < sizeof schemes / sizeof schemes[0]; i++)
-    if (strlen(schemes[i].name) == length &&
-        strncasecmp(schemes[i].name, name, length) == 0)
-      return &schemes[i];
-  return NULL;
+/* Whether it is ASCII without spaces and control characters. */
+static bool is_printable(const char *text, size_t length) {
+  while (length > 0 && text[length - 1] > ' ' && text[length - 1] <= '~')
+    length--;
+  return length == 0;
 }
 
-/* The digits after a colon; sets what follows them. */
-static bool read_port(const char *text, const char *end, unsigned *port,
-                      const char **rest) {
-  unsigned value = 0;
-  while (text < end && *text >= '0' && *text <= '9' && value < 65536)
-    value = 10 * value + (unsigned)(*text++ - '0');
-  *port = value;
-  *rest = text;
-  return value > 0 && value < 65536;
+/* HOST or [IPv6 ADDRESS]: what follows it, or NULL. */
+static const char *read_host(struct endpoint *e, const char *text) {
+  bool bracket = *text == '[';
+  const char *start = text + bracket;
+  size_t length = strcspn(start, bracket ? "]" : ":/?#@[]");
+  if (!endpoint_name(e->name, start, length))
+    return NULL;
+  memcpy(e->host, start, length);
+  e->host[length] = '\0';
+  if (!bracket)
+    return start + length;
+  if (start[length] != ']' || e->name[0] != '\0' || !strchr(e->host, ':'))
+    return NULL;
+  return start + length + 1;
 }
 
-/* HOST or [ADDRESS]; sets what follows it. */
-static bool read_host(struct endpoint *endpoint, const char *text,
-                      const char *end, const char **rest) {
-  struct sockaddr_storage address;
-  socklen_t size;
-  bool bracket = text < end && *text == '[';
-  const char *start = text + (bracket ? 1 : 0), *stop = start;
-  while (stop < end && strchr(bracket ? "]" : ":/?#@[]", *stop) == NULL)
-    stop++;
-  if (stop == start || stop - start >= HOST_SIZE || (bracket && stop == end))
-    return false;
-  memcpy(endpoint->host, start, (size_t)(stop - start));
-  endpoint->host[stop - start] = '\0';
-  *rest = stop + (bracket ? 1 : 0);
-  return !bracket || (endpoint_address(endpoint->host, &address, &size) &&
-                      address.ss_family == AF_INET6);
-}
-
-const char *endpoint_parse(struct endpoint *endpoint, const char *url,
-                           size_t length, const char **code) {
-  const char *end = url + length, *colon = memchr(url, ':', length), *rest;
-  size_t i;
+const char *endpoint_parse(struct endpoint *e, const char *url, size_t length,
+                           const char **code) {
+  const char *colon = strstr(url, "://"), *rest;
+  size_t i = 0, digits;
   *code = "usage";
-  for (i = 0; i < length; i++)
-    if (url[i] <= ' ' || url[i] > '~')
-      return "a URL has neither spaces nor characters beyond ASCII";
-  if (colon == NULL || end - colon < 3 || memcmp(colon, "://", 3) != 0)
+  if (!is_printable(url, length))
+    return "a URL has neither spaces nor characters beyond ASCII";
+  if (colon == NULL)
     return "it is not of the form SCHEME://HOST:PORT";
-  endpoint->scheme = find_scheme(url, (size_t)(colon - url));
-  if (endpoint->scheme == NULL) {
+  while (schemes[i].name != NULL &&
+         (strlen(schemes[i].name) != (size_t)(colon - url) ||
+          strncasecmp(schemes[i].name, url, (size_t)(colon - url)) != 0))
+    i++;
+  if (schemes[i].name == NULL) {
     *code = "unsupported";
     return "its protocol is not supported";
   }
-  if (!read_host(endpoint, colon + 3, end, &rest))
+  e->port = schemes[i].port;
+  e->protocol = schemes[i].protocol;
+  e->starttls = schemes[i].starttls;
+  rest = read_host(e, colon + 3);
+  if (rest == NULL)
     return "its host is neither a name nor an address";
-  endpoint->port = endpoint->scheme->port;
-  if (rest < end && *rest == ':' &&
-      !read_port(rest + 1, end, &endpoint->port, &rest))
-    return "its port is not a number from 1 to 65535";
-  if (rest < end && *rest == '/')
+  if (*rest == ':') {
+    digits = strspn(++rest, "0123456789");
+    e->port = digits < 6 ? (unsigned)atoi(rest) : 0;
+    if (digits == 0 || e->port == 0 || e->port > 65535)
+      return "its port is not a number from 1 to 65535";
+    rest += digits;
+  }
+  if (*rest == '/')
     rest++;
-  return rest == end ? NULL : "an endpoint ends after its host and port";
-}
-
-/* A last label of digits makes it an address, or a try at one. */
-static bool looks_numeric(const char *host) {
-  const char *dot = strrchr(host, '.'), *last = dot != NULL ? dot + 1 : host;
-  return strchr(host, ':') != NULL || last[strspn(last, "0123456789")] == '\0';
+  return *rest == '\0' ? NULL : "an endpoint ends after its host and port";
 }
 
 bool endpoint_name(char name[HOST_SIZE], const char *host, size_t length) {
-  size_t i;
+  struct sockaddr_storage address;
+  socklen_t size;
   if (length > 0 && host[length - 1] == '.')
     length--;
-  if (length == 0 || length > 253)
+  if (length == 0 || length > 253 || !is_printable(host, length))
     return false;
-  for (i = 0; i < length; i++)
-    if (host[i] <= ' ' || host[i] > '~')
-      return false;
   memcpy(name, host, length);
   name[length] = '\0';
-  if (looks_numeric(name))
+  if (endpoint_address(name, &address, &size))
     name[0] = '\0';
   return true;
 }
@@ -124,15 +114,6 @@ bool endpoint_address(const char *text, struct sockaddr_storage *address,
   return true;
 }
 
-struct lookup {
-  atomic_int owners;
-  atomic_bool done;
-  int descriptor;
-  int status;
-  struct addrinfo *list;
-  char host[HOST_SIZE];
-};
-
 void lookup_drop(struct lookup *lookup) {
   if (lookup == NULL || atomic_fetch_sub(&lookup->owners, 1) > 1)
     return;
@@ -147,63 +128,36 @@ static void *look_up(void *argument) {
   struct lookup *lookup = argument;
   const struct addrinfo hints = {.ai_flags = AI_ADDRCONFIG,
                                  .ai_socktype = SOCK_STREAM};
-  const uint64_t one = 1;
-  ssize_t written;
-  lookup->status = getaddrinfo(lookup->host, NULL, &hints, &lookup->list);
-  atomic_store(&lookup->done, true);
-  written = write(lookup->descriptor, &one, sizeof one);
-  (void)written; /* an eventfd that is at 0 takes a 1 */
+  atomic_store(&lookup->status,
+               getaddrinfo(lookup->host, NULL, &hints, &lookup->list));
+  eventfd_write(lookup->descriptor, 1);
   lookup_drop(lookup);
   return NULL;
 }
 
-/* Starts a detached thread that gets no signal of the process. */
-static int start_thread(struct lookup *lookup) {
-  pthread_attr_t attributes;
-  pthread_t thread;
-  sigset_t all, before;
-  int error = pthread_attr_init(&attributes);
-  if (error != 0)
-    return error;
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  error = pthread_create(&thread, &attributes, look_up, lookup);
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
-  pthread_attr_destroy(&attributes);
-  return error;
-}
-
+/* The thread is detached and gets no signal of the process. */
 struct lookup *lookup_start(const char *host) {
   struct lookup *lookup = calloc(1, sizeof *lookup);
+  pthread_t thread;
+  sigset_t all, before;
   int error;
   if (lookup == NULL)
     return NULL;
   atomic_init(&lookup->owners, 2);
   strcpy(lookup->host, host);
-  lookup->descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  error = lookup->descriptor < 0 ? errno : start_thread(lookup);
-  if (error == 0)
+  lookup->descriptor = eventfd(0, EFD_CLOEXEC);
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  error = lookup->descriptor < 0
+              ? errno
+              : pthread_create(&thread, NULL, look_up, lookup);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  if (error == 0) {
+    pthread_detach(thread);
     return lookup;
+  }
   atomic_store(&lookup->owners, 1);
   lookup_drop(lookup);
   errno = error;
   return NULL;
-}
-
-const char *lookup_host(const struct lookup *lookup) {
-  return lookup->host;
-}
-
-int lookup_descriptor(const struct lookup *lookup) {
-  return lookup->descriptor;
-}
-
-bool lookup_done(const struct lookup *lookup, int *status,
-                 const struct addrinfo **list) {
-  if (!atomic_load(&lookup->done))
-    return false;
-  *status = lookup->status;
-  *list = lookup->list;
-  return true;
 }
