@@ -2,9 +2,8 @@
  * cert.c: core.cert, X.509 certificates: the box, reading and encoding.
  *
  * A certificate is read in a library context without decoders, which leaves
- * its public key alone: most certificates are only listed.  What needs the
- * key decodes it (core_key_decode), what verifies works on a copy
- * (cert_twin).  fields.c, chain.c, verify.c and issue.c are the rest of it.
+ * its public key alone: most are only listed.  What needs the key decodes it
+ * (core_key_decode), what verifies works on copies (cert_push_twins).
  */
 #include "cert.h"
 
@@ -15,6 +14,12 @@
 #define PILE_LIMIT (1024 * 1024) /* bytes that are read as certificates */
 #define COUNT_LIMIT 100          /* certificates in one pile */
 
+/* Kinds of PEM block (RFC 7468, section 5.1); the last is OpenSSL's own, with
+ * trust settings after the DER. */
+static const char *const kinds[] = {"CERTIFICATE-----", "X509 CERTIFICATE-----",
+                                    "TRUSTED CERTIFICATE-----"};
+#define TRUSTED kinds[2]
+
 /* The box */
 
 static int l_gc(lua_State *L) {
@@ -24,17 +29,10 @@ static int l_gc(lua_State *L) {
   return 0;
 }
 
-static void make_type(lua_State *L);
-
 X509 **core_cert_new(lua_State *L) {
   X509 **box = lua_newuserdatauv(L, sizeof *box, 0);
   *box = NULL;
-  if (luaL_getmetatable(L, CORE_CERT) == LUA_TNIL) {
-    lua_pop(L, 1);
-    make_type(L);
-    luaL_getmetatable(L, CORE_CERT);
-  }
-  lua_setmetatable(L, -2);
+  luaL_setmetatable(L, CORE_CERT);
   return box;
 }
 
@@ -57,88 +55,10 @@ static OSSL_LIB_CTX *bare_context(void) {
 
 X509 *core_cert_read(const unsigned char **der, long length) {
   X509 *certificate = X509_new_ex(bare_context(), NULL);
-  if (d2i_X509(&certificate, der, length) == NULL) {
-    X509_free(certificate);
-    return NULL;
-  }
-  return certificate;
-}
-
-X509 *cert_twin(X509 *certificate) {
-  unsigned char *der = NULL;
-  const unsigned char *at;
-  X509 *twin = NULL;
-  int length = i2d_X509(certificate, &der);
-  at = der;
-  if (length > 0)
-    twin = d2i_X509(NULL, &at, length);
-  OPENSSL_free(der);
-  return twin;
-}
-
-/* One certificate of a pile: the text between its two marker lines. */
-struct block {
-  const char *body;
-  size_t length;
-  bool trusted; /* OpenSSL's own kind, with trust settings after the DER */
-};
-
-static const char *find(const char *from, const char *end, const char *text) {
-  return memmem(from, (size_t)(end - from), text, strlen(text));
-}
-
-static bool is_label(const char *label, size_t length, const char *text) {
-  return length == strlen(text) && memcmp(label, text, length) == 0;
-}
-
-/* Finds the next certificate in PEM (RFC 7468, section 2) and moves *cursor
- * behind it; blocks of other kinds are passed over where they lie.  1, 0 when
- * there is none, -1 when it has no end.  A block ends before the next begins,
- * so that the search is over after one pass. */
-static int next_block(const char **cursor, const char *end,
-                      struct block *block) {
-  static const char begin[] = "-----BEGIN ", dashes[] = "-----";
-  const char *label, *body, *next, *stop;
-  char line[96];
-  while ((label = find(*cursor, end, begin)) != NULL) {
-    size_t length;
-    *cursor = label += sizeof begin - 1;
-    next = find(label, end, begin);
-    next = next != NULL ? next : end;
-    body = find(label, next, dashes);
-    if (body == NULL || body - label > 64)
-      continue;
-    length = (size_t)(body - label);
-    body += sizeof dashes - 1;
-    block->trusted = is_label(label, length, "TRUSTED CERTIFICATE");
-    if (!block->trusted && !is_label(label, length, "CERTIFICATE") &&
-        !is_label(label, length, "X509 CERTIFICATE"))
-      continue;
-    memcpy(line, "-----END ", 9);
-    memcpy(line + 9, label, length);
-    memcpy(line + 9 + length, dashes, sizeof dashes);
-    stop = find(body, next, line);
-    block->body = body;
-    block->length = stop != NULL ? (size_t)(stop - body) : 0;
-    return stop != NULL ? 1 : -1;
-  }
-  return 0;
-}
-
-/* Decodes the base64 of a block; the number of bytes, or -1. */
-static long decode(const struct block *block, unsigned char *out) {
-  EVP_ENCODE_CTX *context = EVP_ENCODE_CTX_new();
-  int length = 0, last = 0;
-  bool good = context != NULL;
-  if (good) {
-    EVP_DecodeInit(context);
-    good = EVP_DecodeUpdate(context, out, &length,
-                            (const unsigned char *)block->body,
-                            (int)block->length) >= 0 &&
-           EVP_DecodeFinal(context, out + length, &last) == 1;
-  }
-  EVP_ENCODE_CTX_free(context);
-  return good ? length + last : -1;
+  if (d2i_X509(&certificate, der, length) != NULL)
+    return certificate;
+  X509_free(certificate);
+  return NULL;
 }
 
 /* Reads all of der as one certificate: NULL, or what was wrong. */
@@ -150,53 +70,70 @@ static const char *read_whole(X509 **out, const unsigned char *der, long length,
   if (*out == NULL)
     return core_reason();
   ERR_clear_error();
-  if (at != der + length && !more_allowed)
-    return "bytes after its end";
+  return at == der + length || more_allowed ? NULL : "bytes after its end";
+}
+
+/* Moves *at behind the next BEGIN line of a certificate, and gives its kind or
+ * NULL; blocks of other kinds are passed over where they lie. */
+static const char *next_kind(const char **at, const char *end) {
+  static const char begin[] = "-----BEGIN ";
+  const size_t length = sizeof begin - 1;
+  size_t i;
+  while ((*at = memmem(*at, (size_t)(end - *at), begin, length)) != NULL) {
+    *at += length;
+    for (i = 0; i < COUNT(kinds); i++)
+      if (strncmp(*at, kinds[i], strlen(kinds[i])) == 0) {
+        *at += strlen(kinds[i]);
+        return kinds[i];
+      }
+  }
   return NULL;
 }
 
-/* Whether bytes are one DER SEQUENCE from the first to the last. */
-static bool is_der(const char *bytes, size_t length) {
-  const unsigned char *at = (const unsigned char *)bytes;
-  long inner;
-  int tag, class, flags;
-  if (length == 0)
-    return false;
-  flags = ASN1_get_object(&at, &inner, &tag, &class, (long)length);
-  ERR_clear_error();
-  return (flags & 0x80) == 0 && tag == V_ASN1_SEQUENCE &&
-         at + inner == (const unsigned char *)bytes + length;
+/* Reads the certificate whose base64 begins at body, with der as scratch:
+ * NULL, or what was wrong. */
+static const char *read_block(X509 **out, const char *body, const char *end,
+                              const char *kind, unsigned char *der) {
+  const char *stop = memmem(body, (size_t)(end - body), "-----", 5);
+  EVP_ENCODE_CTX *context;
+  int length, rest;
+  bool good;
+  if (stop == NULL || strncmp(stop, "-----END ", 9) != 0 ||
+      strncmp(stop + 9, kind, strlen(kind)) != 0)
+    return "its END line is missing";
+  context = EVP_ENCODE_CTX_new();
+  if (context == NULL)
+    return "not enough memory";
+  EVP_DecodeInit(context);
+  good = EVP_DecodeUpdate(context, der, &length, (const unsigned char *)body,
+                          (int)(stop - body)) >= 0 &&
+         EVP_DecodeFinal(context, der + length, &rest) == 1;
+  EVP_ENCODE_CTX_free(context);
+  return good ? read_whole(out, der, length + rest, kind == TRUSTED)
+              : "bad base64";
 }
 
-/* Appends the certificates of a PEM pile to the table on top; 0, or 3 pushed.
- */
-static int read_pile(lua_State *L, const char *bytes, size_t length) {
-  const char *cursor = bytes, *end = bytes + length, *reason = NULL;
-  int table = lua_gettop(L), found, count = 0;
-  unsigned char *der = lua_newuserdatauv(L, length + 3, 0);
-  struct block block;
-  while ((found = next_block(&cursor, end, &block)) != 0) {
-    X509 **box = core_cert_new(L);
+/* Appends the certificates of a PEM pile to the table at 2, and leaves it on
+ * top; or pushes a failure.  Returns how many values there are. */
+static int read_pile(lua_State *L, const char *at, const char *end) {
+  unsigned char *der = lua_newuserdatauv(L, (size_t)(end - at) + 3, 0);
+  const char *kind, *reason;
+  int count = 0;
+  while ((kind = next_kind(&at, end)) != NULL) {
     if (++count > COUNT_LIMIT)
       return core_fail(L, "limit",
                        "cannot read certificates: more than %d of them",
                        COUNT_LIMIT);
-    if (found < 0) {
-      reason = "its END line is missing";
-    } else {
-      long size = decode(&block, der);
-      reason =
-          size >= 0 ? read_whole(box, der, size, block.trusted) : "bad base64";
-    }
+    reason = read_block(core_cert_new(L), at, end, kind, der);
     if (reason != NULL)
       return core_fail(L, "parse", "cannot read certificate %d: %s", count,
                        reason);
-    lua_rawseti(L, table, count);
+    lua_rawseti(L, 2, count);
   }
   if (count == 0)
     return core_fail(L, "parse", "cannot read certificates: none is there");
-  lua_settop(L, table);
-  return 0;
+  lua_settop(L, 2);
+  return 1;
 }
 
 /*
@@ -208,22 +145,22 @@ static int read_pile(lua_State *L, const char *bytes, size_t length) {
  */
 static int l_parse(lua_State *L) {
   size_t length;
-  const char *bytes = luaL_checklstring(L, 1, &length);
+  const char *bytes = luaL_checklstring(L, 1, &length), *reason;
+  struct cert_span whole = {(const unsigned char *)bytes,
+                            (const unsigned char *)bytes + length};
+  struct cert_span inside;
   lua_settop(L, 1);
   if (length > PILE_LIMIT)
     return core_fail(L, "limit", "cannot read certificates: more than %d bytes",
                      PILE_LIMIT);
   lua_newtable(L);
-  if (is_der(bytes, length)) {
-    X509 **box = core_cert_new(L);
-    const char *reason =
-        read_whole(box, (const unsigned char *)bytes, (long)length, false);
-    if (reason != NULL)
-      return core_fail(L, "parse", "cannot read the certificate: %s", reason);
-    lua_rawseti(L, 2, 1);
-  } else if (read_pile(L, bytes, length) != 0) {
-    return 3;
-  }
+  if (cert_take(&whole, &inside) != V_ASN1_SEQUENCE || whole.at != whole.end)
+    return read_pile(L, bytes, bytes + length);
+  reason = read_whole(core_cert_new(L), (const unsigned char *)bytes,
+                      (long)length, false);
+  if (reason != NULL)
+    return core_fail(L, "parse", "cannot read the certificate: %s", reason);
+  lua_rawseti(L, 2, 1);
   return 1;
 }
 
@@ -250,20 +187,11 @@ void cert_push_digest(lua_State *L, const unsigned char *bytes, size_t length,
   core_pushhex(L, hash, size);
 }
 
-/* Fetched once: OpenSSL would look it up again at every use. */
-const EVP_MD *cert_sha256(void) {
-  static EVP_MD *digest = NULL;
-  if (digest == NULL)
-    digest = EVP_MD_fetch(NULL, "SHA256", NULL);
-  return digest != NULL ? digest : EVP_sha256();
-}
-
 /* cert:fingerprint([digest = "sha256"]) -> hex of the digest of the DER */
 static int l_fingerprint(lua_State *L) {
   X509 *certificate = core_cert_check(L, 1);
   const char *name = luaL_optstring(L, 2, "sha256");
-  const EVP_MD *digest =
-      strcmp(name, "sha256") == 0 ? cert_sha256() : EVP_get_digestbyname(name);
+  const EVP_MD *digest = EVP_get_digestbyname(name);
   size_t length;
   const unsigned char *der;
   luaL_argcheck(L, digest != NULL, 2, "no such digest");
@@ -319,13 +247,9 @@ bool cert_integer_field(lua_State *L, const char *field, lua_Integer *number) {
 /* Comparing */
 
 static bool same_spki(X509_PUBKEY *one, X509_PUBKEY *other) {
-  unsigned char *a = NULL, *b = NULL;
-  int length = i2d_X509_PUBKEY(one, &a);
-  bool same = length > 0 && i2d_X509_PUBKEY(other, &b) == length &&
-              memcmp(a, b, (size_t)length) == 0;
-  OPENSSL_free(a);
-  OPENSSL_free(b);
-  return same;
+  unsigned char a[32], b[32];
+  return core_spki_digest(one, a) && core_spki_digest(other, b) &&
+         memcmp(a, b, sizeof a) == 0;
 }
 
 bool cert_has_key(X509 *certificate, EVP_PKEY *key) {
@@ -343,13 +267,10 @@ bool cert_has_key(X509 *certificate, EVP_PKEY *key) {
 static int l_matches(lua_State *L) {
   X509 *certificate = core_cert_check(L, 1);
   EVP_PKEY *key = core_key_test(L, 2);
-  bool same;
-  if (key != NULL)
-    same = cert_has_key(certificate, key);
-  else
-    same = same_spki(X509_get_X509_PUBKEY(certificate),
-                     X509_REQ_get_X509_PUBKEY(core_request_check(L, 2)));
-  lua_pushboolean(L, same);
+  lua_pushboolean(L, key != NULL ? cert_has_key(certificate, key)
+                                 : same_spki(X509_get_X509_PUBKEY(certificate),
+                                             X509_REQ_get_X509_PUBKEY(
+                                                 core_request_check(L, 2))));
   return 1;
 }
 
@@ -362,10 +283,9 @@ static int l_matches(lua_State *L) {
  * name means nothing; a wildcard covers itself.
  */
 static int l_covers(lua_State *L) {
-  X509 *certificate = core_cert_check(L, 1);
   size_t length;
   const char *name = luaL_checklstring(L, 2, &length);
-  lua_pushboolean(L, cert_covers(certificate, name, length));
+  lua_pushboolean(L, cert_covers(core_cert_check(L, 1), name, length, true));
   return 1;
 }
 
@@ -387,10 +307,10 @@ static int l_eq(lua_State *L) {
 /* cert "mail.contoso.com" until 2027-02-20 */
 static int l_tostring(lua_State *L) {
   X509 *certificate = core_cert_check(L, 1);
-  cert_push_label(L, certificate);
-  cert_push_date(L, X509_get0_notAfter(certificate));
-  lua_pushfstring(L, "cert \"%s\" until %s", lua_tostring(L, -2),
-                  lua_tostring(L, -1));
+  char date[CERT_DATE_SIZE];
+  cert_date(date, X509_get0_notAfter(certificate));
+  lua_pushfstring(L, "cert \"%s\" until %s", cert_push_label(L, certificate),
+                  date);
   return 1;
 }
 
@@ -409,12 +329,8 @@ static const luaL_Reg functions[] = {
     {"verify", cert_verify}, {NULL, NULL},
 };
 
-static void make_type(lua_State *L) {
-  core_type(L, CORE_CERT, methods, metamethods);
-}
-
 int luaopen_core_cert(lua_State *L) {
-  make_type(L);
+  core_type(L, CORE_CERT, methods, metamethods);
   luaL_newlib(L, functions);
   return 1;
 }

@@ -1,56 +1,72 @@
 /*
  * chain.c: cert.chain, which puts a pile of certificates in order.
  *
- * Signatures are checked on copies in the default library context (cert_twin):
- * build owns those and knows no Lua.  Dates and trust play no part here; those
- * are verify.c's.
+ * Signatures are checked on copies, in a box of cert_push_twins.  Dates and
+ * trust play no part here; those are verify.c's.
  */
 #include "cert.h"
 
 #include <openssl/err.h>
 #include <string.h>
 
-bool cert_is_system(lua_State *L, int index) {
+static void free_twins(void *value) {
+  sk_X509_pop_free(value, X509_free);
+}
+
+static void add_twin(lua_State *L, STACK_OF(X509) * twins, X509 *certificate) {
+  size_t length;
+  const unsigned char *der = cert_push_der(L, certificate, &length);
+  X509 *twin = d2i_X509(NULL, &der, (long)length);
+  if (twin == NULL || sk_X509_push(twins, twin) <= 0) {
+    X509_free(twin);
+    luaL_error(L, "cannot copy a certificate: %s", core_reason());
+  }
+  lua_pop(L, 1);
+}
+
+static bool is_system(lua_State *L, int index) {
   return lua_type(L, index) == LUA_TSTRING &&
          strcmp(lua_tostring(L, index), "system") == 0;
 }
 
-X509 **cert_push_array(lua_State *L, int index, const char *what, size_t *count,
-                       bool *system) {
-  size_t i, n;
-  X509 **array;
-  *count = 0;
+STACK_OF(X509) *
+    cert_push_twins(lua_State *L, int index, const char *what, bool *system) {
+  core_holder *holder;
+  lua_Integer i;
   index = lua_absindex(L, index);
+  holder = core_push_holder(L, free_twins);
+  if ((holder->value = sk_X509_new_null()) == NULL)
+    luaL_error(L, "not enough memory");
+  if (system != NULL && is_system(L, index)) {
+    *system = true;
+    return holder->value;
+  }
   if (!lua_istable(L, index))
     luaL_error(L, "%s: an array of certificates expected, got %s", what,
                luaL_typename(L, index));
-  n = (size_t)lua_rawlen(L, index);
-  array = lua_newuserdatauv(L, (n + 1) * sizeof *array, 0);
-  for (i = 1; i <= n; i++) {
+  for (i = 1; i <= (lua_Integer)lua_rawlen(L, index); i++) {
     X509 **box;
-    lua_rawgeti(L, index, (lua_Integer)i);
+    lua_rawgeti(L, index, i);
     box = luaL_testudata(L, -1, CORE_CERT);
     if (box != NULL && *box != NULL)
-      array[(*count)++] = *box;
-    else if (system != NULL && cert_is_system(L, -1))
+      add_twin(L, holder->value, *box);
+    else if (system != NULL && is_system(L, -1))
       *system = true;
     else
       luaL_error(L, "%s[%d]: a certificate expected, got %s", what, (int)i,
                  luaL_typename(L, -1));
     lua_pop(L, 1);
   }
-  return array;
+  return holder->value;
 }
 
 /* Building a chain */
 
-/* A pile with the leaf that was given, if one was, behind it. */
 struct pile {
-  X509 **twins;
-  size_t count, total; /* without and with that leaf */
-  size_t *order;       /* the answer: indices, leaf first */
-  size_t length;
-  bool ambiguous; /* order is all that could be the leaf */
+  STACK_OF(X509) * twins;
+  int count;
+  int *order; /* the answer: indices, leaf first */
+  int length;
 };
 
 static bool is_issuer(X509 *issuer, X509 *subject) {
@@ -58,95 +74,66 @@ static bool is_issuer(X509 *issuer, X509 *subject) {
          X509_verify(subject, X509_get0_pubkey(issuer)) == 1;
 }
 
-static bool listed(const struct pile *pile, size_t index) {
-  size_t i;
+static bool listed(const struct pile *pile, const X509 *twin) {
+  int i;
   for (i = 0; i < pile->length; i++)
-    if (X509_cmp(pile->twins[pile->order[i]], pile->twins[index]) == 0)
+    if (X509_cmp(sk_X509_value(pile->twins, pile->order[i]), twin) == 0)
       return true;
   return false;
 }
 
-static bool issued_another(const struct pile *pile, size_t index) {
-  size_t i;
-  for (i = 0; i < pile->count; i++)
-    if (X509_cmp(pile->twins[index], pile->twins[i]) != 0 &&
-        is_issuer(pile->twins[index], pile->twins[i]))
+static bool issued_another(const struct pile *pile, X509 *twin) {
+  int i;
+  for (i = 0; i < pile->count; i++) {
+    X509 *other = sk_X509_value(pile->twins, i);
+    if (X509_cmp(twin, other) != 0 && is_issuer(twin, other))
       return true;
-  return false;
-}
-
-/* Puts what could be the leaf into order: all that are no CA, else the CAs
- * that issued none of the others. */
-static void find_leaf(struct pile *pile) {
-  size_t i;
-  for (i = 0; i < pile->count; i++)
-    if (X509_check_ca(pile->twins[i]) == 0 && !listed(pile, i))
-      pile->order[pile->length++] = i;
-  if (pile->length > 0)
-    return;
-  for (i = 0; i < pile->count; i++)
-    if (!listed(pile, i) && !issued_another(pile, i))
-      pile->order[pile->length++] = i;
-}
-
-/* Follows the issuers from the one certificate in order; ends, because none
- * is taken twice. */
-static void follow(struct pile *pile) {
-  size_t i;
-  do {
-    X509 *last = pile->twins[pile->order[pile->length - 1]];
-    if (X509_self_signed(last, 1) == 1)
-      return;
-    for (i = 0; i < pile->count; i++)
-      if (is_issuer(pile->twins[i], last) && !listed(pile, i))
-        break;
-    if (i < pile->count)
-      pile->order[pile->length++] = i;
-  } while (i < pile->count);
-}
-
-static bool build(X509 **pile_of, size_t count, X509 *leaf, struct pile *pile) {
-  size_t i;
-  bool good = false;
-  ERR_clear_error();
-  pile->count = count;
-  pile->total = count + (leaf != NULL ? 1 : 0);
-  pile->twins = OPENSSL_zalloc((pile->total + 1) * sizeof *pile->twins);
-  if (pile->twins == NULL)
-    goto out;
-  for (i = 0; i < pile->total; i++)
-    if ((pile->twins[i] = cert_twin(i < count ? pile_of[i] : leaf)) == NULL)
-      goto out;
-  if (leaf != NULL)
-    pile->order[pile->length++] = count;
-  else
-    find_leaf(pile);
-  pile->ambiguous = pile->length > 1;
-  if (pile->length == 1)
-    follow(pile);
-  good = true;
-out:
-  for (i = 0; pile->twins != NULL && i < pile->total; i++)
-    X509_free(pile->twins[i]);
-  OPENSSL_free(pile->twins);
-  pile->twins = NULL;
-  ERR_clear_error();
-  return good;
-}
-
-static int fail_ambiguous(lua_State *L, X509 **array, const struct pile *pile) {
-  luaL_Buffer buffer;
-  size_t i;
-  luaL_buffinit(L, &buffer);
-  luaL_addstring(&buffer, "cannot tell which certificate is the leaf: ");
-  for (i = 0; i < pile->length; i++) {
-    luaL_addstring(&buffer, i > 0 ? ", \"" : "\"");
-    cert_push_label(L, array[pile->order[i]]);
-    luaL_addvalue(&buffer);
-    luaL_addchar(&buffer, '"');
   }
-  luaL_pushresult(&buffer);
-  return core_fail(L, "mismatch", "%s", lua_tostring(L, -1));
+  return false;
+}
+
+/* Puts what could be the leaf into order: all that are no CA, or all CAs that
+ * issued none of the others. */
+static void find_leaf(struct pile *pile, bool among_cas) {
+  int i;
+  for (i = 0; i < pile->count; i++) {
+    X509 *twin = sk_X509_value(pile->twins, i);
+    bool fit = among_cas ? !issued_another(pile, twin) : !X509_check_ca(twin);
+    if (fit && !listed(pile, twin))
+      pile->order[pile->length++] = i;
+  }
+}
+
+/* Appends the issuer of the last in order; false when there is none.  None is
+ * taken twice. */
+static bool append_issuer(struct pile *pile) {
+  X509 *last = sk_X509_value(pile->twins, pile->order[pile->length - 1]);
+  int i;
+  if (X509_self_signed(last, 1) == 1)
+    return false;
+  for (i = 0; i < pile->count; i++) {
+    X509 *twin = sk_X509_value(pile->twins, i);
+    if (is_issuer(twin, last) && !listed(pile, twin)) {
+      pile->order[pile->length++] = i;
+      return true;
+    }
+  }
+  return false;
+}
+
+static int fail_ambiguous(lua_State *L, const struct pile *pile) {
+  int i;
+  lua_pushliteral(L, "");
+  for (i = 0; i < pile->length; i++) {
+    cert_push_label(L, sk_X509_value(pile->twins, pile->order[i]));
+    lua_pushfstring(L, "%s%s\"%s\"", lua_tostring(L, -2), i > 0 ? ", " : "",
+                    lua_tostring(L, -1));
+    lua_replace(L, -3);
+    lua_pop(L, 1);
+  }
+  return core_fail(L, "mismatch",
+                   "cannot tell which certificate is the leaf: %s",
+                   lua_tostring(L, -1));
 }
 
 /*
@@ -161,28 +148,38 @@ static int fail_ambiguous(lua_State *L, X509 **array, const struct pile *pile) {
  * failure: the chain ends there.
  */
 int cert_chain(lua_State *L) {
-  struct pile pile = {NULL, 0, 0, NULL, 0, false};
-  X509 **array, *leaf;
-  size_t count, i;
+  struct pile pile = {NULL, 0, NULL, 0};
+  X509 *leaf;
+  int i;
   lua_settop(L, 2);
   leaf = lua_isnil(L, 2) ? NULL : core_cert_check(L, 2);
-  array = cert_push_array(L, 1, "pile", &count, NULL);
-  pile.order = lua_newuserdatauv(L, (count + 1) * sizeof *pile.order, 0);
-  if (!build(array, count, leaf, &pile))
-    return luaL_error(L, "cannot copy the certificates");
+  pile.twins = cert_push_twins(L, 1, "pile", NULL);
+  pile.count = sk_X509_num(pile.twins);
+  pile.order = lua_newuserdatauv(L, (pile.count + 1) * sizeof *pile.order, 0);
+  if (leaf != NULL) {
+    add_twin(L, pile.twins, leaf);
+    pile.order[pile.length++] = pile.count;
+  } else {
+    find_leaf(&pile, false);
+  }
+  if (pile.length == 0)
+    find_leaf(&pile, true);
   if (pile.length == 0)
     return core_fail(L, "missing", "cannot build a chain: %s",
-                     count == 0 ? "no certificate was given"
-                                : "each certificate issued another");
-  if (pile.ambiguous)
-    return fail_ambiguous(L, array, &pile);
-  lua_createtable(L, (int)pile.length, 0);
+                     pile.count == 0 ? "no certificate was given"
+                                     : "each certificate issued another");
+  if (pile.length > 1)
+    return fail_ambiguous(L, &pile);
+  while (append_issuer(&pile))
+    continue;
+  ERR_clear_error();
+  lua_createtable(L, pile.length, 0);
   for (i = 0; i < pile.length; i++) {
-    if (pile.order[i] == count)
+    if (pile.order[i] == pile.count)
       lua_pushvalue(L, 2);
     else
-      lua_rawgeti(L, 1, (lua_Integer)pile.order[i] + 1);
-    lua_rawseti(L, -2, (lua_Integer)i + 1);
+      lua_rawgeti(L, 1, pile.order[i] + 1);
+    lua_rawseti(L, -2, i + 1);
   }
   return 1;
 }

@@ -1,8 +1,8 @@
 /*
  * fields.c: what a certificate says, as Lua values, and the names it covers.
  *
- * Extensions that names.c does not know are read here where they lie in the
- * certificate, element by element: nothing is decoded or owned, so that
+ * What extensions.c and altnames.c do not know is read here where it lies in
+ * the certificate, element by element: nothing is decoded or owned, so that
  * listing many certificates stays fast.  What is malformed is left out.
  */
 #include "cert.h"
@@ -10,26 +10,21 @@
 #include <arpa/inet.h>
 #include <openssl/err.h>
 #include <string.h>
-#include <strings.h>
 #include <time.h>
 
 #define CONTEXT(number) (V_ASN1_CONTEXT_SPECIFIC | (number))
-#define NAME_DNS CONTEXT(2) /* GeneralName, RFC 5280, section 4.2.1.6 */
 #define NAME_URI CONTEXT(6)
-#define NAME_IP CONTEXT(7)
 
-/* Bytes inside the certificate. */
-struct span {
-  const unsigned char *at, *end;
-};
+/* Where values lie in an extension (RFC 5280, sections 4.2.1.6, 4.2.1.13 and
+ * 4.2.2.1). */
+static const int dns_names[] = {CONTEXT(2), 0};
+static const int list_urls[] = {V_ASN1_SEQUENCE, CONTEXT(0), CONTEXT(0),
+                                NAME_URI, 0};
+static const int access_urls[] = {V_ASN1_SEQUENCE, NAME_URI, 0};
 
-static size_t span_length(const struct span *span) {
-  return (size_t)(span->end - span->at);
-}
+/* Reading DER */
 
-/* Takes the next DER element off a span: its class and tag, its contents in
- * *contents; -1 at the end, and for all the rest of a malformed span. */
-static int take(struct span *span, struct span *contents) {
+int cert_take(struct cert_span *span, struct cert_span *contents) {
   long length;
   int tag, class, flags;
   const unsigned char *at = span->at;
@@ -46,74 +41,67 @@ static int take(struct span *span, struct span *contents) {
   return class | tag;
 }
 
-/* Opens the SEQUENCE that is an extension's value; false when the extension
- * is not there exactly once (RFC 5280, section 4.2). */
-static bool open_extension(const X509 *certificate, int nid,
-                           struct span *inside) {
+int cert_open(const X509 *certificate, int nid, struct cert_span *contents) {
   const ASN1_OCTET_STRING *value;
-  struct span whole;
+  struct cert_span whole;
   int index = X509_get_ext_by_NID(certificate, nid, -1);
   if (index < 0 || X509_get_ext_by_NID(certificate, nid, index) >= 0)
-    return false;
+    return -1;
   value = X509_EXTENSION_get_data(X509_get_ext(certificate, index));
   whole.at = ASN1_STRING_get0_data(value);
   whole.end = whole.at + ASN1_STRING_length(value);
-  return take(&whole, inside) == V_ASN1_SEQUENCE;
+  return cert_take(&whole, contents);
 }
 
-/* Appends a span, as text, to the array on top of the stack. */
-static void append_text(lua_State *L, const struct span *span) {
-  core_pushtext(L, (const char *)span->at, span_length(span));
-  lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+static size_t length_of(const struct cert_span *span) {
+  return (size_t)(span->end - span->at);
 }
 
-/* Pushes the URLs of one access method (RFC 5280, section 4.2.2.1). */
-static void push_access_urls(lua_State *L, const X509 *certificate,
-                             int method) {
-  const ASN1_OBJECT *wanted = OBJ_nid2obj(method);
-  struct span list, access, oid, place;
-  lua_newtable(L);
-  if (!open_extension(certificate, NID_info_access, &list))
-    return;
-  while (take(&list, &access) == V_ASN1_SEQUENCE)
-    if (take(&access, &oid) == V_ASN1_OBJECT &&
-        span_length(&oid) == OBJ_length(wanted) &&
-        memcmp(oid.at, OBJ_get0_data(wanted), OBJ_length(wanted)) == 0 &&
-        take(&access, &place) == NAME_URI)
-      append_text(L, &place);
-}
+/* Values of fields */
 
-/* Pushes the URLs of revocation lists (RFC 5280, section 4.2.1.13). */
-static void push_crl_urls(lua_State *L, const X509 *certificate) {
-  struct span list, point, name, full, place;
+/* Appends to the array on top what lies at the end of a path of tags, which a
+ * 0 ends; where an object identifier comes before it, only if that is wanted.
+ */
+static void collect(lua_State *L, struct cert_span *span, const int *path,
+                    const ASN1_OBJECT *wanted) {
+  struct cert_span inside;
   int tag;
+  while ((tag = cert_take(span, &inside)) >= 0)
+    if (tag == V_ASN1_OBJECT &&
+        (length_of(&inside) != OBJ_length(wanted) ||
+         memcmp(inside.at, OBJ_get0_data(wanted), OBJ_length(wanted)) != 0)) {
+      return;
+    } else if (tag == path[0] && path[1] != 0) {
+      collect(L, &inside, path + 1, wanted);
+    } else if (tag == path[0]) {
+      core_pushtext(L, (const char *)inside.at, length_of(&inside));
+      lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+    }
+}
+
+/* Pushes an array of what collect finds in an extension. */
+static void push_list(lua_State *L, const X509 *certificate, int nid,
+                      const int *path, int wanted) {
+  struct cert_span list;
   lua_newtable(L);
-  if (!open_extension(certificate, NID_crl_distribution_points, &list))
-    return;
-  while (take(&list, &point) == V_ASN1_SEQUENCE)
-    if (take(&point, &name) == CONTEXT(0) && take(&name, &full) == CONTEXT(0))
-      while ((tag = take(&full, &place)) >= 0)
-        if (tag == NAME_URI)
-          append_text(L, &place);
+  if (cert_open(certificate, nid, &list) == V_ASN1_SEQUENCE)
+    collect(L, &list, path, OBJ_nid2obj(wanted));
 }
 
 /* Pushes the identifier of the issuer's key in hex, or nil (4.2.1.1). */
 static void push_authority_key_id(lua_State *L, const X509 *certificate) {
-  struct span list, id;
-  if (open_extension(certificate, NID_authority_key_identifier, &list) &&
-      take(&list, &id) == CONTEXT(0))
-    core_pushhex(L, id.at, span_length(&id));
+  struct cert_span list, id;
+  if (cert_open(certificate, NID_authority_key_identifier, &list) ==
+          V_ASN1_SEQUENCE &&
+      cert_take(&list, &id) == CONTEXT(0))
+    core_pushhex(L, id.at, length_of(&id));
   else
     lua_pushnil(L);
 }
 
-static bool open_names(const X509 *certificate, struct span *names) {
-  return open_extension(certificate, NID_subject_alt_name, names);
-}
-
 static void push_signature_algorithm(lua_State *L, const X509 *certificate) {
-  const X509_ALGOR *algorithm = NULL;
-  const ASN1_OBJECT *object = NULL;
+  const X509_ALGOR *algorithm;
+  const ASN1_OBJECT *object;
   char name[80];
   X509_get0_signature(NULL, &algorithm, certificate);
   X509_ALGOR_get0(&object, NULL, NULL, algorithm);
@@ -121,14 +109,15 @@ static void push_signature_algorithm(lua_State *L, const X509 *certificate) {
   lua_pushstring(L, name);
 }
 
-static void push_serial(lua_State *L, const X509 *certificate) {
+/* Pushes the serial number in hex, after a prefix. */
+static void push_serial(lua_State *L, const char *prefix,
+                        const X509 *certificate) {
   const ASN1_INTEGER *serial = X509_get0_serialNumber(certificate);
+  bool negative = ASN1_STRING_type(serial) == V_ASN1_NEG_INTEGER;
+  lua_pushfstring(L, "%s%s", prefix, negative ? "-" : "");
   core_pushhex(L, ASN1_STRING_get0_data(serial),
                (size_t)ASN1_STRING_length(serial));
-  if (ASN1_STRING_type(serial) == V_ASN1_NEG_INTEGER) {
-    lua_pushfstring(L, "-%s", lua_tostring(L, -1));
-    lua_remove(L, -2);
-  }
+  lua_concat(L, 2);
 }
 
 static void push_time(lua_State *L, const ASN1_TIME *time) {
@@ -139,72 +128,36 @@ static void push_time(lua_State *L, const ASN1_TIME *time) {
     lua_pushnil(L);
 }
 
-void cert_push_date(lua_State *L, const ASN1_TIME *time) {
+void cert_date(char text[CERT_DATE_SIZE], const ASN1_TIME *time) {
   struct tm parts;
-  char text[32] = "?";
-  if (time != NULL && ASN1_TIME_to_tm(time, &parts) == 1)
-    strftime(text, sizeof text, "%Y-%m-%d", &parts);
-  lua_pushstring(L, text);
+  if (ASN1_TIME_to_tm(time, &parts) != 1 ||
+      strftime(text, CERT_DATE_SIZE, "%Y-%m-%d", &parts) == 0)
+    strcpy(text, "?");
 }
 
-static void push_first_dns_name(lua_State *L, const X509 *certificate) {
-  struct span names, name;
-  int tag;
-  if (open_names(certificate, &names))
-    while ((tag = take(&names, &name)) >= 0)
-      if (tag == NAME_DNS) {
-        core_pushtext(L, (const char *)name.at, span_length(&name));
-        return;
-      }
-  lua_pushnil(L);
-}
-
-void cert_push_label(lua_State *L, X509 *certificate) {
+const char *cert_push_label(lua_State *L, const X509 *certificate) {
   const X509_NAME *subject = X509_get_subject_name(certificate);
+  int place = lua_gettop(L) + 1;
   core_push_common_name(L, subject);
-  if (!lua_isnil(L, -1))
-    return;
-  lua_pop(L, 1);
-  push_first_dns_name(L, certificate);
-  if (!lua_isnil(L, -1))
-    return;
-  lua_pop(L, 1);
-  if (X509_NAME_entry_count(subject) > 0) {
-    core_push_name_text(L, subject);
-    return;
+  if (lua_isnil(L, -1)) {
+    push_list(L, certificate, NID_subject_alt_name, dns_names, NID_undef);
+    lua_rawgeti(L, -1, 1);
   }
-  push_serial(L, certificate);
-  lua_pushfstring(L, "serial %s", lua_tostring(L, -1));
-  lua_remove(L, -2);
+  if (lua_isnil(L, -1) && X509_NAME_entry_count(subject) > 0)
+    core_push_name_text(L, subject);
+  if (lua_isnil(L, -1))
+    push_serial(L, "serial ", certificate);
+  lua_copy(L, -1, place);
+  lua_settop(L, place);
+  return lua_tostring(L, place);
 }
 
-static void set_digests(lua_State *L, X509 *certificate) {
-  size_t length;
-  const unsigned char *der = cert_push_der(L, certificate, &length);
-  cert_push_digest(L, der, length, cert_sha256());
-  lua_setfield(L, -3, "fingerprint");
-  cert_push_digest(L, der, length, EVP_sha1());
-  lua_setfield(L, -3, "thumbprint");
-  lua_pop(L, 1);
-  core_push_spki_fingerprint(L, X509_get_X509_PUBKEY(certificate));
-  lua_setfield(L, -2, "public_key");
-}
-
-static void set_names(lua_State *L, const X509 *certificate) {
-  const X509_NAME *subject = X509_get_subject_name(certificate);
-  const X509_NAME *issuer = X509_get_issuer_name(certificate);
-  core_push_name_text(L, subject);
-  lua_setfield(L, -2, "subject");
-  core_push_name_parts(L, subject);
-  lua_setfield(L, -2, "subject_parts");
-  core_push_common_name(L, subject);
-  lua_setfield(L, -2, "common_name");
-  core_push_name_text(L, issuer);
-  lua_setfield(L, -2, "issuer");
-  core_push_name_parts(L, issuer);
-  lua_setfield(L, -2, "issuer_parts");
-  lua_pushboolean(L, X509_NAME_cmp(subject, issuer) == 0);
-  lua_setfield(L, -2, "self_issued");
+/* Fetched once: OpenSSL would look it up again at every use. */
+static const EVP_MD *sha256(void) {
+  static EVP_MD *digest = NULL;
+  if (digest == NULL)
+    digest = EVP_MD_fetch(NULL, "SHA256", NULL);
+  return digest != NULL ? digest : EVP_sha256();
 }
 
 /*
@@ -218,87 +171,64 @@ static void set_names(lua_State *L, const X509 *certificate) {
  * A list that is absent is empty, anything else that is absent is nil.
  */
 int cert_fields(lua_State *L) {
+  static const char *const names[] = {
+      "subject",     "issuer",      "subject_parts", "issuer_parts",
+      "common_name", "self_issued", "fingerprint",   "thumbprint",
+      "public_key",  "key",         "serial",        "signature_algorithm",
+      "not_before",  "not_after",   "version",       "authority_key_id",
+      "ocsp",        "issuers",     "crls",          NULL};
   X509 *certificate = core_cert_check(L, 1);
+  X509_PUBKEY *public_key = X509_get_X509_PUBKEY(certificate);
+  const X509_NAME *subject = X509_get_subject_name(certificate);
+  const X509_NAME *issuer = X509_get_issuer_name(certificate);
+  size_t length, i = COUNT(names) - 1;
+  const unsigned char *der = cert_push_der(L, certificate, &length);
+  luaL_checkstack(L, 2 * COUNT(names), NULL);
   lua_createtable(L, 0, 28);
-  set_names(L, certificate);
-  set_digests(L, certificate);
-  push_serial(L, certificate);
-  lua_setfield(L, -2, "serial");
-  push_time(L, X509_get0_notBefore(certificate));
-  lua_setfield(L, -2, "not_before");
-  push_time(L, X509_get0_notAfter(certificate));
-  lua_setfield(L, -2, "not_after");
-  core_push_spki_keytype(L, X509_get_X509_PUBKEY(certificate));
-  lua_setfield(L, -2, "key");
+  core_push_name_text(L, subject); /* all in the order of names */
+  core_push_name_text(L, issuer);
+  core_push_name_parts(L, subject);
+  core_push_name_parts(L, issuer);
+  core_push_common_name(L, subject);
+  lua_pushboolean(L, X509_NAME_cmp(subject, issuer) == 0);
+  cert_push_digest(L, der, length, sha256());
+  cert_push_digest(L, der, length, EVP_sha1());
+  core_push_spki_fingerprint(L, public_key);
+  core_push_spki_keytype(L, public_key);
+  push_serial(L, "", certificate);
   push_signature_algorithm(L, certificate);
-  lua_setfield(L, -2, "signature_algorithm");
-  push_authority_key_id(L, certificate);
-  lua_setfield(L, -2, "authority_key_id");
-  push_access_urls(L, certificate, NID_ad_OCSP);
-  lua_setfield(L, -2, "ocsp");
-  push_access_urls(L, certificate, NID_ad_ca_issuers);
-  lua_setfield(L, -2, "issuers");
-  push_crl_urls(L, certificate);
-  lua_setfield(L, -2, "crls");
+  push_time(L, X509_get0_notBefore(certificate));
+  push_time(L, X509_get0_notAfter(certificate));
   lua_pushinteger(L, X509_get_version(certificate) + 1);
-  lua_setfield(L, -2, "version");
+  push_authority_key_id(L, certificate);
+  push_list(L, certificate, NID_info_access, access_urls, NID_ad_OCSP);
+  push_list(L, certificate, NID_info_access, access_urls, NID_ad_ca_issuers);
+  push_list(L, certificate, NID_crl_distribution_points, list_urls, NID_undef);
+  while (i-- > 0)
+    lua_setfield(L, -2 - (int)i, names[i]);
   core_set_extensions(L, X509_get0_extensions(certificate));
   return 1;
 }
 
 /* Covering a name */
 
-/* Whether "*.example.com" stands for name: one label for the star, and at
- * least two after it (RFC 9525, section 6.3). */
-static bool wildcard_covers(const struct span *pattern, const char *name,
-                            size_t length) {
-  const char *rest = (const char *)pattern->at + 1; /* ".example.com" */
-  size_t size = span_length(pattern) - 1;
-  const char *dot = memchr(name, '.', length);
-  const char *next;
-  if (size < 4 || rest[0] != '.' || dot == NULL || dot == name)
-    return false;
-  next = memchr(rest + 1, '.', size - 1);
-  if (next == NULL || next == rest + 1 || next == rest + size - 1)
-    return false;
-  return (size_t)(name + length - dot) == size &&
-         strncasecmp(rest, dot, size) == 0;
-}
-
-static bool dns_covers(const struct span *pattern, const char *name,
-                       size_t length) {
-  size_t size = span_length(pattern);
-  if (size == 0 || memchr(pattern->at, '\0', size) != NULL)
-    return false;
-  if (size == length && strncasecmp((const char *)pattern->at, name, size) == 0)
-    return true;
-  return *pattern->at == '*' && wildcard_covers(pattern, name, length);
-}
-
-/* The address of an IP literal: 4 or 16 bytes, or 0 when name is none. */
-static size_t address_of(const char *name, size_t length,
-                         unsigned char address[16]) {
-  if (memchr(name, '\0', length) != NULL)
-    return 0;
-  if (inet_pton(AF_INET, name, address) == 1)
-    return 4;
-  return inet_pton(AF_INET6, name, address) == 1 ? 16 : 0;
-}
-
-bool cert_covers(X509 *certificate, const char *name, size_t length) {
+bool cert_covers(X509 *certificate, const char *name, size_t length,
+                 bool strictly) {
+  unsigned flags = strictly ? X509_CHECK_FLAG_NEVER_CHECK_SUBJECT |
+                                  X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS
+                            : 0;
   unsigned char address[16];
-  size_t size = address_of(name, length, address);
-  struct span names, entry;
-  int tag;
-  if (size == 0 && length > 0 && name[length - 1] == '.')
-    length--;
-  if (length == 0 || memchr(name, '\0', length) != NULL ||
-      !open_names(certificate, &names))
+  size_t size;
+  if (length == 0 || name[0] == '.' || memchr(name, '\0', length) != NULL)
     return false;
-  while ((tag = take(&names, &entry)) >= 0)
-    if (size > 0 ? tag == NAME_IP && span_length(&entry) == size &&
-                       memcmp(entry.at, address, size) == 0
-                 : tag == NAME_DNS && dns_covers(&entry, name, length))
-      return true;
-  return false;
+  size = inet_pton(AF_INET, name, address) == 1 ? 4 : 0;
+  if (size == 0 && inet_pton(AF_INET6, name, address) == 1)
+    size = 16;
+  if (size > 0 && X509_check_ip(certificate, address, size, 0) == 1)
+    return true;
+  if (size > 0 && strictly)
+    return false;
+  if (name[length - 1] == '.')
+    length--;
+  return X509_check_host(certificate, name, length, flags, NULL) == 1;
 }
