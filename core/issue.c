@@ -2,12 +2,12 @@
  * issue.c: cert.issue, which makes and signs a certificate.
  *
  * The certificate lies in its box from the beginning, so that whatever raises
- * on the way frees it; the plain helpers put one thing each into it.  What the
- * certificate may say, and for how long, is the caller's to say.
+ * on the way frees it; each step puts something into it and returns 0, or 3
+ * with a failure pushed.  What the certificate may say, and for how long, is
+ * the caller's to say.
  */
 #include "cert.h"
 
-#include <openssl/bn.h>
 #include <openssl/err.h>
 #include <openssl/rand.h>
 #include <string.h>
@@ -15,9 +15,15 @@
 #define SERIAL_OCTETS 16         /* of a random serial number */
 #define LAST_SECOND 253402300799 /* of the year 9999, the last there is */
 
-struct urls {
-  const char **items;
-  size_t count;
+/* Identifier octets of DER: universal ones, [0], [6], and [0] with elements in
+ * it. */
+enum {
+  OCTETS = 0x04,
+  OBJECT = 0x06,
+  SEQUENCE = 0x30,
+  KEY_ID = 0x80,
+  URI = 0x86,
+  WITHIN = 0xA0
 };
 
 /* What is asked; everything in it is the caller's. */
@@ -25,52 +31,164 @@ struct order {
   EVP_PKEY *key, *public_key; /* that signs; of the subject, or NULL */
   X509_REQ *request;          /* or NULL */
   X509 *issuer;               /* or NULL: self-signed */
-  const char *serial;         /* in hex, or NULL */
-  lua_Integer not_before, not_after;
-  const EVP_MD *digest;
-  bool own_names; /* the request's alternative names */
-  struct urls crls, ocsp, issuers;
 };
 
-/* Putting it together */
-
-static bool set_public_key(X509 *certificate, EVP_PKEY *key) {
-  return core_key_put_public(key, X509_get_X509_PUBKEY(certificate)) ||
-         X509_set_pubkey(certificate, key) == 1;
+static int fail(lua_State *L, const char *code, const char *reason) {
+  return core_fail(L, code, "cannot issue a certificate: %s", reason);
 }
 
-/* Takes the request's key over when its signature is good (RFC 2986, section
- * 3): NULL, or what was wrong. */
-static const char *take_key(X509 *certificate, X509_REQ *request) {
-  EVP_PKEY *key = core_key_decode(X509_REQ_get_X509_PUBKEY(request));
-  const char *reason = NULL;
-  if (key == NULL)
-    reason = "its public key cannot be read";
-  else if (X509_REQ_verify_ex(request, key, NULL, NULL) != 1)
-    reason = "its signature is wrong";
-  else if (!set_public_key(certificate, key))
-    reason = core_reason();
-  EVP_PKEY_free(key);
-  ERR_clear_error();
-  return reason;
+/* Reading the options */
+
+/* Pushes a field of the options that is a box of that type; false: nil. */
+static bool push_box(lua_State *L, const char *field, const char *type) {
+  if (lua_getfield(L, 1, field) == LUA_TNIL)
+    return false;
+  if (luaL_testudata(L, -1, type) == NULL)
+    luaL_error(L, "field '%s': %s expected, got %s", field, type,
+               luaL_typename(L, -1));
+  return true;
 }
 
-/* Positive, and at most 20 octets (RFC 5280, section 4.1.2.2). */
-static bool set_serial(X509 *certificate, const char *hex) {
-  unsigned char octets[SERIAL_OCTETS];
-  BIGNUM *number = NULL;
+static void read_order(lua_State *L, struct order *order) {
+  static const char *const fields[] = {"key",         "request",
+                                       "public",      "issuer",
+                                       "subject",     "domains",
+                                       "emails",      "uris",
+                                       "not_before",  "not_after",
+                                       "serial",      "digest",
+                                       "key_usage",   "extended_key_usage",
+                                       "ca",          "path_length",
+                                       "must_staple", "subject_key_id",
+                                       "crls",        "ocsp",
+                                       "issuers",     NULL};
+  core_check_fields(L, 1, fields);
+  luaL_argcheck(L, push_box(L, "key", CORE_KEY), 1, "a key is needed");
+  order->key = core_key_check(L, -1);
+  if (push_box(L, "request", CORE_REQUEST))
+    order->request = core_request_check(L, -1);
+  if (push_box(L, "public", CORE_KEY))
+    order->public_key = core_key_check(L, -1);
+  if (push_box(L, "issuer", CORE_CERT))
+    order->issuer = core_cert_check(L, -1);
+  luaL_argcheck(L, order->request == NULL || order->public_key == NULL, 1,
+                "either request or public, not both");
+}
+
+/* Extensions, whose DER is made of strings on the stack */
+
+/* Replaces the strings on top, as many as count, by one element of them. */
+static void wrap(lua_State *L, int count, int identifier) {
+  unsigned char header[8], *end = header;
+  lua_concat(L, count);
+  ASN1_put_object(&end, (identifier & V_ASN1_CONSTRUCTED) != 0,
+                  (int)lua_rawlen(L, -1), identifier & V_ASN1_PRIMITIVE_TAG,
+                  identifier & V_ASN1_PRIVATE);
+  lua_pushlstring(L, (const char *)header, (size_t)(end - header));
+  lua_insert(L, -2);
+  lua_concat(L, 2);
+}
+
+static void push_object(lua_State *L, int nid) {
+  const ASN1_OBJECT *object = OBJ_nid2obj(nid);
+  lua_pushlstring(L, (const char *)OBJ_get0_data(object), OBJ_length(object));
+  wrap(L, 1, OBJECT);
+}
+
+/* Adds the extension whose value is on top. */
+static void add_extension(lua_State *L, X509 *certificate, int nid) {
+  X509_EXTENSION *extension;
+  const unsigned char *der;
   bool good;
-  if (hex != NULL) {
-    good = BN_hex2bn(&number, hex) > 0;
-  } else {
-    good = RAND_bytes(octets, sizeof octets) == 1;
-    octets[0] = (octets[0] & 0x7F) | 0x40; /* always of the same length */
-    good = good && (number = BN_bin2bn(octets, sizeof octets, NULL)) != NULL;
+  wrap(L, 1, OCTETS);
+  push_object(L, nid);
+  lua_insert(L, -2);
+  wrap(L, 2, SEQUENCE);
+  der = (const unsigned char *)lua_tostring(L, -1);
+  extension = d2i_X509_EXTENSION(NULL, &der, (long)lua_rawlen(L, -1));
+  good = extension != NULL && X509_add_ext(certificate, extension, -1);
+  X509_EXTENSION_free(extension);
+  if (!good)
+    luaL_error(L, "cannot add an extension: %s", core_reason());
+}
+
+/* The identifier of the issuer's key, by which chains are built (4.2.1.1);
+ * the digest of the key where the issuer states none. */
+static void add_authority_key_id(lua_State *L, X509 *certificate,
+                                 X509 *issuer) {
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  unsigned length;
+  struct cert_span id;
+  if (cert_open(issuer, NID_subject_key_identifier, &id) !=
+      V_ASN1_OCTET_STRING) {
+    if (!X509_pubkey_digest(issuer, EVP_sha1(), digest, &length))
+      luaL_error(L, "cannot digest a public key: %s", core_reason());
+    id = (struct cert_span){digest, digest + length};
   }
-  good = good &&
-         BN_to_ASN1_INTEGER(number, X509_get_serialNumber(certificate)) != NULL;
-  BN_free(number);
-  return good;
+  lua_pushlstring(L, (const char *)id.at, (size_t)(id.end - id.at));
+  wrap(L, 1, KEY_ID);
+  wrap(L, 1, SEQUENCE);
+  add_extension(L, certificate, NID_authority_key_identifier);
+}
+
+/* Pushes the URLs in a field as general names (4.2.1.6), with a method each as
+ * an access description (4.2.2.1); how many, or -1 and a failure. */
+static int push_urls(lua_State *L, const char *field, int method) {
+  static const char misuse[] = "field '%s': an array of URLs expected";
+  int count, i, list = lua_gettop(L) + 1;
+  if (lua_getfield(L, 1, field) == LUA_TNIL) {
+    lua_pop(L, 1);
+    return 0;
+  }
+  if (!lua_istable(L, list))
+    return luaL_error(L, misuse, field);
+  count = (int)lua_rawlen(L, list);
+  luaL_checkstack(L, count + 10, NULL);
+  for (i = 1; i <= count; i++) {
+    const char *text;
+    size_t length, n = 0;
+    if (method != NID_undef)
+      push_object(L, method);
+    if (lua_rawgeti(L, list, i) != LUA_TSTRING)
+      return luaL_error(L, misuse, field);
+    text = lua_tolstring(L, -1, &length);
+    while (n < length && text[n] > ' ' && text[n] < 0x7F)
+      n++;
+    if (n < length || length == 0) {
+      core_push_excerpt(L, text, length);
+      core_fail(L, "parse", "cannot issue a certificate: '%s' is no URL",
+                lua_tostring(L, -1));
+      return -1;
+    }
+    wrap(L, 1, URI);
+    if (method != NID_undef)
+      wrap(L, 2, SEQUENCE);
+  }
+  lua_remove(L, list);
+  return count;
+}
+
+/* Where its revocation list (one of which the URLs are places: the fullName of
+ * one point, 4.2.1.13), its status and its issuer are found. */
+static int add_places(lua_State *L, X509 *certificate) {
+  int count = push_urls(L, "crls", NID_undef), more;
+  if (count < 0)
+    return 3;
+  if (count > 0) {
+    wrap(L, count, WITHIN);
+    wrap(L, 1, WITHIN);
+    wrap(L, 1, SEQUENCE);
+    wrap(L, 1, SEQUENCE);
+    add_extension(L, certificate, NID_crl_distribution_points);
+  }
+  count = push_urls(L, "ocsp", NID_ad_OCSP);
+  more = count < 0 ? -1 : push_urls(L, "issuers", NID_ad_ca_issuers);
+  if (more < 0)
+    return 3;
+  if (count + more > 0) {
+    wrap(L, count + more, SEQUENCE);
+    add_extension(L, certificate, NID_info_access);
+  }
+  return 0;
 }
 
 static bool copy_extensions(X509 *certificate,
@@ -91,291 +209,141 @@ static bool copy_names(X509 *certificate, X509_REQ *request) {
   return good;
 }
 
-/* Names that stand in for an empty subject are critical (4.2.1.6). */
-static void mark_names(X509 *certificate) {
-  int index = X509_get_ext_by_NID(certificate, NID_subject_alt_name, -1);
-  if (index >= 0 &&
-      X509_NAME_entry_count(X509_get_subject_name(certificate)) == 0)
-    X509_EXTENSION_set_critical(X509_get_ext(certificate, index), 1);
-}
+/* Steps */
 
-/* The identifier of the issuer's key, by which chains are built (4.2.1.1);
- * the digest of the key where the issuer states none. */
-static bool add_authority_key_id(X509 *certificate, X509 *issuer) {
-  AUTHORITY_KEYID *id = AUTHORITY_KEYID_new();
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned length;
-  bool good = false;
-  if (id == NULL)
-    goto out;
-  id->keyid = X509_get_ext_d2i(issuer, NID_subject_key_identifier, NULL, NULL);
-  if (id->keyid == NULL &&
-      ((id->keyid = ASN1_OCTET_STRING_new()) == NULL ||
-       !X509_pubkey_digest(issuer, EVP_sha1(), digest, &length) ||
-       !ASN1_OCTET_STRING_set(id->keyid, digest, (int)length)))
-    goto out;
-  good = X509_add1_ext_i2d(certificate, NID_authority_key_identifier, id, 0,
-                           X509V3_ADD_DEFAULT) == 1;
-out:
-  AUTHORITY_KEYID_free(id);
-  return good;
-}
+/* Steps */
 
-static GENERAL_NAME *new_url(const char *text) {
-  GENERAL_NAME *name = GENERAL_NAME_new();
-  ASN1_IA5STRING *value = ASN1_IA5STRING_new();
-  if (name != NULL && value != NULL && ASN1_STRING_set(value, text, -1)) {
-    GENERAL_NAME_set0_value(name, GEN_URI, value);
-    return name;
-  }
-  ASN1_IA5STRING_free(value);
-  GENERAL_NAME_free(name);
-  return NULL;
-}
-
-static bool push_access(AUTHORITY_INFO_ACCESS *list, int method,
-                        const struct urls *urls) {
-  size_t i;
-  for (i = 0; i < urls->count; i++) {
-    ACCESS_DESCRIPTION *access = ACCESS_DESCRIPTION_new();
-    GENERAL_NAME *place = new_url(urls->items[i]);
-    if (access == NULL || place == NULL ||
-        !sk_ACCESS_DESCRIPTION_push(list, access)) {
-      ACCESS_DESCRIPTION_free(access);
-      GENERAL_NAME_free(place);
-      return false;
-    }
-    access->method = OBJ_nid2obj(method);
-    GENERAL_NAME_free(access->location);
-    access->location = place;
-  }
-  return true;
-}
-
-/* Where its status and its issuer are found (4.2.2.1). */
-static bool add_access(X509 *certificate, const struct order *order) {
-  AUTHORITY_INFO_ACCESS *list;
-  bool good;
-  if (order->ocsp.count + order->issuers.count == 0)
-    return true;
-  list = AUTHORITY_INFO_ACCESS_new();
-  good = list != NULL && push_access(list, NID_ad_OCSP, &order->ocsp) &&
-         push_access(list, NID_ad_ca_issuers, &order->issuers) &&
-         X509_add1_ext_i2d(certificate, NID_info_access, list, 0,
-                           X509V3_ADD_DEFAULT) == 1;
-  AUTHORITY_INFO_ACCESS_free(list);
-  return good;
-}
-
-/* One distribution point: the URLs are places of the same list (4.2.1.13). */
-static bool add_crls(X509 *certificate, const struct urls *urls) {
-  CRL_DIST_POINTS *list = CRL_DIST_POINTS_new();
-  DIST_POINT *point = DIST_POINT_new();
-  GENERAL_NAMES *names = NULL;
-  size_t i;
-  bool good = list != NULL && point != NULL &&
-              (point->distpoint = DIST_POINT_NAME_new()) != NULL &&
-              (names = GENERAL_NAMES_new()) != NULL;
-  if (good) {
-    point->distpoint->type = 0; /* fullName */
-    point->distpoint->name.fullname = names;
-  }
-  for (i = 0; good && i < urls->count; i++) {
-    GENERAL_NAME *place = new_url(urls->items[i]);
-    good = place != NULL && sk_GENERAL_NAME_push(names, place) > 0;
-    if (!good)
-      GENERAL_NAME_free(place);
-  }
-  if (good && (good = sk_DIST_POINT_push(list, point) > 0)) {
-    point = NULL; /* the list's */
-    good = X509_add1_ext_i2d(certificate, NID_crl_distribution_points, list, 0,
-                             X509V3_ADD_DEFAULT) == 1;
-  }
-  DIST_POINT_free(point);
-  CRL_DIST_POINTS_free(list);
-  return good;
-}
-
-/* All but the public key, which is there already, and the signature. */
-static bool fill(X509 *certificate, const struct order *order,
-                 const X509_NAME *subject,
-                 const STACK_OF(X509_EXTENSION) * extensions) {
-  const X509_NAME *issuer =
-      order->issuer != NULL ? X509_get_subject_name(order->issuer) : subject;
-  bool good = X509_set_version(certificate, X509_VERSION_3) &&
-              set_serial(certificate, order->serial) &&
-              X509_set_subject_name(certificate, subject) &&
-              X509_set_issuer_name(certificate, issuer) &&
-              ASN1_TIME_set(X509_getm_notBefore(certificate),
-                            (time_t)order->not_before) != NULL &&
-              ASN1_TIME_set(X509_getm_notAfter(certificate),
-                            (time_t)order->not_after) != NULL &&
-              copy_extensions(certificate, extensions);
-  if (good && order->own_names)
-    good = copy_names(certificate, order->request);
-  if (good && order->issuer != NULL)
-    good = add_authority_key_id(certificate, order->issuer);
-  if (good && order->crls.count > 0)
-    good = add_crls(certificate, &order->crls);
-  if (good)
-    good = add_access(certificate, order);
-  mark_names(certificate);
-  return good;
-}
-
-/* Reading the options.  These return 0, or 3 with a failure pushed. */
-
-static int read_urls(lua_State *L, const char *field, struct urls *urls) {
-  size_t i;
-  int table;
-  if (lua_getfield(L, 1, field) == LUA_TNIL)
-    return 0;
-  if (!lua_istable(L, -1))
-    return luaL_error(L, "field '%s': an array of URLs expected", field);
-  table = lua_gettop(L);
-  urls->count = (size_t)lua_rawlen(L, table);
-  urls->items =
-      lua_newuserdatauv(L, (urls->count + 1) * sizeof *urls->items, 0);
-  for (i = 0; i < urls->count; i++) {
-    const char *text;
-    size_t length, n = 0;
-    if (lua_rawgeti(L, table, (lua_Integer)i + 1) != LUA_TSTRING)
-      return luaL_error(L, "field '%s': an array of URLs expected", field);
-    text = urls->items[i] = lua_tolstring(L, -1, &length);
-    while (n < length && text[n] > ' ' && text[n] < 0x7F)
-      n++;
-    if (n < length || length == 0) {
-      core_push_excerpt(L, text, length);
-      return core_fail(L, "parse", "cannot issue a certificate: '%s' is no URL",
-                       lua_tostring(L, -1));
-    }
-    lua_pop(L, 1);
-  }
-  return 0;
-}
-
-static int read_serial(lua_State *L, struct order *order) {
-  size_t length, digits;
-  const char *text = cert_string_field(L, "serial", &length);
-  const char *wrong = NULL, *code = "parse";
-  if (text == NULL)
-    return 0;
-  order->serial = text;
-  text += strspn(text, "0");
-  digits = strspn(text, "0123456789abcdefABCDEF");
-  if (text + digits != order->serial + length)
-    wrong = "not hexadecimal";
-  else if (digits == 0)
-    wrong = "not positive";
-  else if (digits > 40 || (digits == 40 && text[0] >= '8'))
-    wrong = "longer than 20 octets", code = "limit";
-  if (wrong == NULL)
-    return 0;
-  core_push_excerpt(L, order->serial, length);
-  return core_fail(L, code, "cannot issue a certificate: serial '%s' is %s",
-                   lua_tostring(L, -1), wrong);
-}
-
-static int read_times(lua_State *L, struct order *order) {
-  if (!cert_integer_field(L, "not_before", &order->not_before) ||
-      !cert_integer_field(L, "not_after", &order->not_after))
+static int set_times(lua_State *L, X509 *certificate) {
+  lua_Integer from, to;
+  if (!cert_integer_field(L, "not_before", &from) ||
+      !cert_integer_field(L, "not_after", &to))
     return luaL_argerror(L, 1, "not_before and not_after are needed");
-  if (order->not_before < 0 || order->not_after > LAST_SECOND)
-    return core_fail(L, "limit",
-                     "cannot issue a certificate: it has to be "
-                     "valid within the years 1970 to 9999");
-  if (order->not_after < order->not_before)
-    return core_fail(L, "limit",
-                     "cannot issue a certificate: it would end before it "
-                     "begins");
+  if (from < 0 || to > LAST_SECOND)
+    return fail(L, "limit", "it has to be valid within the years 1970 to 9999");
+  if (to < from)
+    return fail(L, "limit", "it would end before it begins");
+  if (!ASN1_TIME_set(X509_getm_notBefore(certificate), (time_t)from) ||
+      !ASN1_TIME_set(X509_getm_notAfter(certificate), (time_t)to))
+    return luaL_error(L, "not enough memory");
   return 0;
 }
 
-/* Whether the options give no alternative names. */
-static bool without_names(lua_State *L) {
-  return lua_getfield(L, 1, "domains") == LUA_TNIL &&
-         lua_getfield(L, 1, "emails") == LUA_TNIL &&
-         lua_getfield(L, 1, "uris") == LUA_TNIL;
-}
-
-/* Pushes a field of the options that is a box of that type; false: nil. */
-static bool push_box(lua_State *L, const char *field, const char *type) {
-  if (lua_getfield(L, 1, field) == LUA_TNIL)
-    return false;
-  if (luaL_testudata(L, -1, type) == NULL)
-    luaL_error(L, "field '%s': %s expected, got %s", field, type,
-               luaL_typename(L, -1));
-  return true;
-}
-
-static int read_order(lua_State *L, struct order *order) {
-  static const char *const fields[] = {"key",         "request",
-                                       "public",      "issuer",
-                                       "subject",     "domains",
-                                       "emails",      "uris",
-                                       "not_before",  "not_after",
-                                       "serial",      "digest",
-                                       "key_usage",   "extended_key_usage",
-                                       "ca",          "path_length",
-                                       "must_staple", "subject_key_id",
-                                       "crls",        "ocsp",
-                                       "issuers",     NULL};
-  const char *digest;
-  core_check_fields(L, 1, fields);
-  luaL_argcheck(L, push_box(L, "key", CORE_KEY), 1, "a key is needed");
-  order->key = core_key_check(L, -1);
-  if (push_box(L, "request", CORE_REQUEST))
-    order->request = core_request_check(L, -1);
-  if (push_box(L, "public", CORE_KEY))
-    order->public_key = core_key_check(L, -1);
-  if (push_box(L, "issuer", CORE_CERT))
-    order->issuer = core_cert_check(L, -1);
-  luaL_argcheck(L, order->request == NULL || order->public_key == NULL, 1,
-                "either request or public, not both");
-  order->own_names = order->request != NULL && without_names(L);
-  if (read_times(L, order) != 0 || read_serial(L, order) != 0 ||
-      read_urls(L, "crls", &order->crls) != 0 ||
-      read_urls(L, "ocsp", &order->ocsp) != 0 ||
-      read_urls(L, "issuers", &order->issuers) != 0)
-    return 3;
-  digest = cert_string_field(L, "digest", NULL);
-  if (!core_key_digest(order->key, digest != NULL ? digest : "sha256",
-                       &order->digest)) {
-    core_push_excerpt(L, digest, strlen(digest));
-    return core_fail(L, "unsupported", "cannot sign with digest '%s': unknown",
-                     lua_tostring(L, -1));
+static int set_serial(lua_State *L, ASN1_INTEGER *serial) {
+  unsigned char octets[20];
+  size_t length, digits, count;
+  const char *text = cert_string_field(L, "serial", &length), *hex;
+  const char *wrong = NULL, *code = "parse";
+  if (text == NULL) {
+    if (RAND_bytes(octets, SERIAL_OCTETS) != 1)
+      return luaL_error(L, "cannot make a serial number: %s", core_reason());
+    octets[0] = (octets[0] & 0x7F) | 0x40; /* always of the same length */
+    core_pushhex(L, octets, SERIAL_OCTETS);
+    text = lua_tolstring(L, -1, &length);
   }
+  hex = text + strspn(text, "0");
+  digits = strspn(hex, "0123456789abcdefABCDEF");
+  if (hex + digits != text + length) {
+    wrong = "not hexadecimal";
+  } else if (digits == 0) {
+    wrong = "not positive";
+  } else if (digits >= 40 && (digits > 40 || hex[0] >= '8')) {
+    wrong = "longer than 20 octets"; /* RFC 5280, section 4.1.2.2 */
+    code = "limit";
+  }
+  if (wrong != NULL) {
+    core_push_excerpt(L, text, length);
+    return core_fail(L, code, "cannot issue a certificate: serial '%s' is %s",
+                     lua_tostring(L, -1), wrong);
+  }
+  hex = lua_pushfstring(L, "%s%s", digits % 2 == 0 ? "" : "0", hex);
+  if (!OPENSSL_hexstr2buf_ex(octets, sizeof octets, &count, hex, '\0') ||
+      !ASN1_STRING_set(serial, octets, (int)count))
+    return luaL_error(L, "not enough memory");
   return 0;
 }
 
-/* Puts the subject's key into the certificate, and sees to it that the key
- * that signs is the issuer's. */
-static int settle_keys(lua_State *L, const struct order *order,
-                       X509 *certificate) {
-  EVP_PKEY *own = order->public_key != NULL ? order->public_key : order->key;
-  const char *reason;
-  if (order->request != NULL) {
-    reason = take_key(certificate, order->request);
-    if (reason != NULL)
-      return core_fail(L, "mismatch",
-                       "cannot issue a certificate for the request: %s",
-                       reason);
-  } else if (!set_public_key(certificate, own)) {
-    return core_fail(L, "unsupported", "cannot issue a certificate: %s",
-                     core_reason());
-  }
+/* Puts the subject's key in: that of a request whose signature is good (RFC
+ * 2986, section 3), or else key.  NULL, or what was wrong. */
+static const char *put_key(X509 *certificate, X509_REQ *request,
+                           EVP_PKEY *key) {
+  EVP_PKEY *own = NULL;
+  const char *reason = NULL;
+  if (request != NULL)
+    key = own = core_key_decode(X509_REQ_get_X509_PUBKEY(request));
+  if (key == NULL)
+    reason = "its public key cannot be read";
+  else if (request != NULL && X509_REQ_verify(request, key) != 1)
+    reason = "its signature is wrong";
+  else if (!core_key_put_public(key, X509_get_X509_PUBKEY(certificate)) &&
+           !X509_set_pubkey(certificate, key))
+    reason = core_reason();
+  EVP_PKEY_free(own);
+  ERR_clear_error();
+  return reason;
+}
+
+/* Puts the subject's key in, and sees to it that the key that signs is the
+ * issuer's. */
+static int set_key(lua_State *L, const struct order *order, X509 *certificate) {
+  const char *reason =
+      put_key(certificate, order->request,
+              order->public_key != NULL ? order->public_key : order->key);
+  if (reason != NULL)
+    return core_fail(L, order->request != NULL ? "mismatch" : "unsupported",
+                     "cannot issue a certificate%s: %s",
+                     order->request != NULL ? " for the request" : "", reason);
   if (order->issuer == NULL && !cert_has_key(certificate, order->key))
     return core_fail(L, "mismatch",
                      "cannot issue a self-signed certificate: "
                      "its key is not the one that signs");
-  if (order->issuer != NULL && !cert_has_key(order->issuer, order->key)) {
-    cert_push_label(L, order->issuer);
+  if (order->issuer != NULL && !cert_has_key(order->issuer, order->key))
     return core_fail(L, "mismatch",
                      "cannot issue a certificate: the key is not that of the "
                      "issuer \"%s\"",
-                     lua_tostring(L, -1));
-  }
+                     cert_push_label(L, order->issuer));
   return 0;
+}
+
+static int set_names(lua_State *L, const struct order *order,
+                     X509 *certificate) {
+  const X509_NAME *issuer;
+  bool good = true;
+  if (lua_getfield(L, 1, "subject") == LUA_TNIL && order->request != NULL)
+    good = X509_set_subject_name(certificate,
+                                 X509_REQ_get_subject_name(order->request));
+  else if (!core_add_subject(L, -1, X509_get_subject_name(certificate)))
+    return 3;
+  issuer = X509_get_subject_name(order->issuer != NULL ? order->issuer
+                                                       : certificate);
+  if (X509_NAME_entry_count(issuer) == 0)
+    return fail(L, "parse", "its issuer would have no name");
+  if (!good || !X509_set_issuer_name(certificate, issuer))
+    return luaL_error(L, "not enough memory");
+  return 0;
+}
+
+static int set_extensions(lua_State *L, const struct order *order,
+                          X509 *certificate) {
+  const STACK_OF(X509_EXTENSION) *list =
+      core_push_extensions(L, 1, X509_get_X509_PUBKEY(certificate));
+  bool good;
+  int index;
+  if (list == NULL)
+    return 3;
+  good = copy_extensions(certificate, list);
+  if (order->request != NULL && lua_getfield(L, 1, "domains") == LUA_TNIL &&
+      lua_getfield(L, 1, "emails") == LUA_TNIL &&
+      lua_getfield(L, 1, "uris") == LUA_TNIL)
+    good = good && copy_names(certificate, order->request);
+  if (!good)
+    return luaL_error(L, "cannot add an extension: %s", core_reason());
+  index = X509_get_ext_by_NID(certificate, NID_subject_alt_name, -1);
+  if (index >= 0 && /* names that stand in for an empty subject (4.2.1.6) */
+      X509_NAME_entry_count(X509_get_subject_name(certificate)) == 0)
+    X509_EXTENSION_set_critical(X509_get_ext(certificate, index), 1);
+  if (order->issuer != NULL)
+    add_authority_key_id(L, certificate, order->issuer);
+  return add_places(L, certificate);
 }
 
 /*
@@ -396,41 +364,32 @@ static int settle_keys(lua_State *L, const struct order *order,
  */
 int cert_issue(lua_State *L) {
   struct order order = {0};
-  X509 **box;
-  int place;
-  const X509_NAME *subject;
-  const STACK_OF(X509_EXTENSION) * extensions;
+  const EVP_MD *digest;
+  const char *name;
+  X509 *certificate;
   lua_settop(L, 1);
-  luaL_checkstack(L, 40, NULL); /* the options stay on it */
-  if (read_order(L, &order) != 0)
+  luaL_checkstack(L, 60, NULL); /* the options stay on it */
+  certificate = *core_cert_new(L) = X509_new();
+  if (certificate == NULL || !X509_set_version(certificate, X509_VERSION_3))
+    return luaL_error(L, "not enough memory");
+  read_order(L, &order);
+  name = cert_string_field(L, "digest", NULL);
+  name = name != NULL ? name : "sha256";
+  if (!core_key_digest(order.key, name, &digest)) {
+    core_push_excerpt(L, name, strlen(name));
+    return core_fail(L, "unsupported", "cannot sign with digest '%s': unknown",
+                     lua_tostring(L, -1));
+  }
+  if (set_times(L, certificate) != 0 ||
+      set_serial(L, X509_get_serialNumber(certificate)) != 0 ||
+      set_key(L, &order, certificate) != 0 ||
+      set_names(L, &order, certificate) != 0 ||
+      set_extensions(L, &order, certificate) != 0)
     return 3;
   ERR_clear_error();
-  box = core_cert_new(L);
-  place = lua_gettop(L);
-  if ((*box = X509_new()) == NULL)
-    return luaL_error(L, "out of memory");
-  if (settle_keys(L, &order, *box) != 0)
-    return 3;
-  if (lua_getfield(L, 1, "subject") == LUA_TNIL && order.request != NULL)
-    subject = X509_REQ_get_subject_name(order.request);
-  else if ((subject = core_push_subject(L, lua_gettop(L))) == NULL)
-    return 3;
-  if (X509_NAME_entry_count(order.issuer != NULL
-                                ? X509_get_subject_name(order.issuer)
-                                : subject) == 0)
-    return core_fail(L, "parse",
-                     "cannot issue a certificate: its issuer "
-                     "would have no name");
-  extensions = core_push_extensions(L, 1, X509_get_X509_PUBKEY(*box));
-  if (extensions == NULL)
-    return 3;
-  ERR_clear_error();
-  if (!fill(*box, &order, subject, extensions))
-    return core_fail(L, "unsupported", "cannot issue a certificate: %s",
-                     core_reason());
-  if (X509_sign(*box, order.key, order.digest) <= 0)
+  if (X509_sign(certificate, order.key, digest) <= 0)
     return core_fail(L, "unsupported", "cannot sign a certificate: %s",
                      core_reason());
-  lua_pushvalue(L, place);
+  lua_settop(L, 2);
   return 1;
 }
