@@ -246,10 +246,10 @@ bool cert_integer_field(lua_State *L, const char *field, lua_Integer *number) {
 
 /* Comparing */
 
-static bool same_spki(X509_PUBKEY *one, X509_PUBKEY *other) {
-  unsigned char a[32], b[32];
-  return core_spki_digest(one, a) && core_spki_digest(other, b) &&
-         memcmp(a, b, sizeof a) == 0;
+static bool same_spki(lua_State *L, X509_PUBKEY *one, X509_PUBKEY *other) {
+  core_push_spki_fingerprint(L, one);
+  core_push_spki_fingerprint(L, other);
+  return lua_rawequal(L, -2, -1);
 }
 
 bool cert_has_key(X509 *certificate, EVP_PKEY *key) {
@@ -267,10 +267,11 @@ bool cert_has_key(X509 *certificate, EVP_PKEY *key) {
 static int l_matches(lua_State *L) {
   X509 *certificate = core_cert_check(L, 1);
   EVP_PKEY *key = core_key_test(L, 2);
-  lua_pushboolean(L, key != NULL ? cert_has_key(certificate, key)
-                                 : same_spki(X509_get_X509_PUBKEY(certificate),
-                                             X509_REQ_get_X509_PUBKEY(
-                                                 core_request_check(L, 2))));
+  lua_pushboolean(
+      L, key != NULL
+             ? cert_has_key(certificate, key)
+             : same_spki(L, X509_get_X509_PUBKEY(certificate),
+                         X509_REQ_get_X509_PUBKEY(core_request_check(L, 2))));
   return 1;
 }
 

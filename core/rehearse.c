@@ -14,18 +14,14 @@
 
 /* Gives the context the chain and the key, as a server does; NULL, or what is
  * wrong with them. */
-static const char *equip(SSL_CTX *context, X509 *const *chain, size_t count,
+static const char *equip(SSL_CTX *context, STACK_OF(X509) * chain,
                          EVP_PKEY *key) {
-  size_t i;
-  for (i = 0; i < count; i++) {
-    X509 *twin = cert_twin(chain[i]);
-    bool good =
-        twin != NULL && (i == 0 ? SSL_CTX_use_certificate(context, twin) == 1
-                                : SSL_CTX_add1_chain_cert(context, twin) == 1);
-    X509_free(twin);
-    if (!good)
-      return i == 0 ? "the certificate is refused" : "the chain is refused";
-  }
+  int i;
+  if (SSL_CTX_use_certificate(context, sk_X509_value(chain, 0)) != 1)
+    return "the certificate is refused";
+  for (i = 1; i < sk_X509_num(chain); i++)
+    if (SSL_CTX_add1_chain_cert(context, sk_X509_value(chain, i)) != 1)
+      return "the chain is refused";
   return SSL_CTX_use_PrivateKey(context, key) == 1 ? NULL
                                                    : "the key is refused";
 }
@@ -63,14 +59,14 @@ static bool shake_hands(SSL_CTX *context, const char *name, int version) {
 }
 
 /* NULL, or what is wrong; then OpenSSL's queue says why. */
-static const char *rehearse(X509 *const *chain, size_t count, EVP_PKEY *key,
+static const char *rehearse(STACK_OF(X509) * chain, EVP_PKEY *key,
                             const char *name) {
   SSL_CTX *context;
   const char *trouble;
   ERR_clear_error();
   context = SSL_CTX_new(TLS_server_method());
-  trouble = context != NULL ? equip(context, chain, count, key)
-                            : "nothing to rehearse with";
+  trouble =
+      context != NULL ? equip(context, chain, key) : "nothing to rehearse with";
   if (trouble == NULL && !shake_hands(context, name, TLS1_3_VERSION))
     trouble = "no handshake with TLS 1.3";
   if (trouble == NULL && !shake_hands(context, name, TLS1_2_VERSION))
@@ -92,9 +88,9 @@ int probe_rehearse(lua_State *L) {
   static const char *const fields[] = {"chain", "key", "name", NULL};
   char name[HOST_SIZE] = "";
   const char *text, *trouble;
-  size_t length, count;
+  size_t length;
   EVP_PKEY *key;
-  X509 **chain;
+  STACK_OF(X509) * chain;
   core_check_fields(L, 1, fields);
   lua_settop(L, 1);
   lua_getfield(L, 1, "key");
@@ -102,17 +98,17 @@ int probe_rehearse(lua_State *L) {
   lua_getfield(L, 1, "name");
   text = luaL_optlstring(L, 3, NULL, &length);
   lua_getfield(L, 1, "chain");
-  chain = cert_push_array(L, 4, "chain", &count, NULL);
-  luaL_argcheck(L, count > 0, 1, "the chain has no certificate");
+  chain = cert_push_twins(L, 4, "chain", NULL);
+  luaL_argcheck(L, sk_X509_num(chain) > 0, 1, "the chain has no certificate");
   if (text != NULL && !endpoint_name(name, text, length))
     return core_fail(L, "usage",
                      "cannot rehearse: the name to ask for is not "
                      "a DNS name");
-  if (!cert_has_key(chain[0], key))
+  if (!cert_has_key(sk_X509_value(chain, 0), key))
     return core_fail(L, "mismatch",
                      "cannot serve this chain: the key is not "
                      "the certificate's");
-  trouble = rehearse(chain, count, key, name);
+  trouble = rehearse(chain, key, name);
   if (trouble != NULL)
     return core_fail(L, "refused", "cannot serve this chain: %s: %s", trouble,
                      core_reason());

@@ -222,7 +222,8 @@ end
 
 -- The master that a restart by the program left behind, if any.
 local function daemon(server)
-  return require("service." .. server.service.driver).pid(server.service)
+  local service = setmetatable({ name = server.service.driver }, { __index = server.service })
+  return require("service." .. service.driver).pid(service)
 end
 
 function Server:running()
