@@ -118,7 +118,7 @@ static const char *read_block(X509 **out, const char *body, const char *end,
 static int read_pile(lua_State *L, const char *at, const char *end) {
   unsigned char *der = lua_newuserdatauv(L, (size_t)(end - at) + 3, 0);
   const char *kind, *reason;
-  int count = 0;
+  int array = lua_gettop(L) - 1, count = 0;
   while ((kind = next_kind(&at, end)) != NULL) {
     if (++count > COUNT_LIMIT)
       return core_fail(L, "limit",
@@ -128,28 +128,20 @@ static int read_pile(lua_State *L, const char *at, const char *end) {
     if (reason != NULL)
       return core_fail(L, "parse", "cannot read certificate %d: %s", count,
                        reason);
-    lua_rawseti(L, 2, count);
+    lua_rawseti(L, array, count);
   }
   if (count == 0)
     return core_fail(L, "parse", "cannot read certificates: none is there");
-  lua_settop(L, 2);
+  lua_settop(L, array);
   return 1;
 }
 
-/*
- * cert.parse(bytes) -> array of cert | nil, message, "parse" | "limit"
- * Reads one certificate in DER, or all that are in a pile of PEM blocks
- * (RFC 7468) with any text around them; blocks of other kinds, such as a
- * private key, are passed over and never copied.  At most 1 MiB and 100
- * certificates.  One that cannot be read fails the whole pile.
- */
-static int l_parse(lua_State *L) {
-  size_t length;
-  const char *bytes = luaL_checklstring(L, 1, &length), *reason;
+/* Pushes an array of what the bytes hold, or nil, message, code. */
+static int parse(lua_State *L, const char *bytes, size_t length) {
+  const char *reason;
   struct cert_span whole = {(const unsigned char *)bytes,
                             (const unsigned char *)bytes + length};
   struct cert_span inside;
-  lua_settop(L, 1);
   if (length > PILE_LIMIT)
     return core_fail(L, "limit", "cannot read certificates: more than %d bytes",
                      PILE_LIMIT);
@@ -160,8 +152,41 @@ static int l_parse(lua_State *L) {
                       (long)length, false);
   if (reason != NULL)
     return core_fail(L, "parse", "cannot read the certificate: %s", reason);
-  lua_rawseti(L, 2, 1);
+  lua_rawseti(L, -2, 1);
   return 1;
+}
+
+/*
+ * cert.parse(bytes) -> array of cert | nil, message, "parse" | "limit"
+ * Reads one certificate in DER, or all that are in a pile of PEM blocks
+ * (RFC 7468) with any text around them; blocks of other kinds, such as a
+ * private key, are passed over and never copied.  A string or a secret (see
+ * file.secret) of at most 1 MiB and 100 certificates.  One that cannot be read
+ * fails the whole pile.
+ */
+static int l_parse(lua_State *L) {
+  size_t length;
+  const char *bytes = core_check_bytes(L, 1, &length);
+  return parse(L, bytes, length);
+}
+
+/*
+ * cert.open(path) -> array of cert
+ *   | nil, message, "parse" | "limit" | "missing" | "denied" | "io"
+ * The same from a regular file, or from standard input when path is "-"; what
+ * else is in it, such as a key, never reaches Lua.
+ */
+static int l_open(lua_State *L) {
+  const char *path = core_check_path(L, 1);
+  const core_secret *text;
+  if (!core_push_secret(L, path, PILE_LIMIT))
+    return 3;
+  text = lua_touserdata(L, -1);
+  if (parse(L, text->bytes, text->length) == 1)
+    return 1;
+  lua_pushfstring(L, "'%s': %s", path, lua_tostring(L, -2));
+  lua_replace(L, -3);
+  return 3;
 }
 
 /* Encoding */
@@ -326,8 +351,8 @@ static const luaL_Reg metamethods[] = {
     {"__eq", l_eq}, {"__gc", l_gc}, {"__tostring", l_tostring}, {NULL, NULL}};
 
 static const luaL_Reg functions[] = {
-    {"chain", cert_chain},   {"issue", cert_issue}, {"parse", l_parse},
-    {"verify", cert_verify}, {NULL, NULL},
+    {"chain", cert_chain}, {"issue", cert_issue},   {"open", l_open},
+    {"parse", l_parse},    {"verify", cert_verify}, {NULL, NULL},
 };
 
 int luaopen_core_cert(lua_State *L) {

@@ -116,6 +116,14 @@ void core_push_fingerprint(lua_State *L) {
   lua_replace(L, -2);
 }
 
+const char *core_check_bytes(lua_State *L, int index, size_t *length) {
+  const core_secret *secret = luaL_testudata(L, index, CORE_SECRET);
+  if (secret == NULL)
+    return luaL_checklstring(L, index, length);
+  *length = secret->length;
+  return secret->bytes;
+}
+
 void core_push_pem(lua_State *L, const char *kind, const unsigned char *der,
                    size_t length) {
   char line[65];

@@ -72,6 +72,16 @@ void core_type(lua_State *L, const char *name, const luaL_Reg *methods,
 /* Raises unless the table at index has no other keys than these. */
 void core_check_fields(lua_State *L, int index, const char *const names[]);
 
+/* Bytes that may hold a secret: a box that Lua hands on and cannot look into,
+ * cleansed when it is freed. */
+#define CORE_SECRET "core.secret"
+typedef struct {
+  char *bytes;
+  size_t length;
+} core_secret;
+/* The bytes of the string or secret at index. */
+const char *core_check_bytes(lua_State *L, int index, size_t *length);
+
 /* key.c */
 #define CORE_KEY "core.key"
 EVP_PKEY **core_key_new(lua_State *L); /* pushes an empty box */
@@ -145,6 +155,11 @@ STACK_OF(X509_EXTENSION) *
 /* Sets domains, names, key_usage, extended_key_usage, ca, path_length,
  * must_staple, subject_key_id in the table on top of the stack. */
 void core_set_extensions(lua_State *L, const STACK_OF(X509_EXTENSION) * list);
+
+/* file.c */
+/* Pushes a secret with all of a file ("-": standard input), or nil, message,
+ * code and returns false. */
+bool core_push_secret(lua_State *L, const char *path, size_t limit);
 
 /* newfile.c: paths and new files; an int is 0 or an errno value */
 

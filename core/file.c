@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <openssl/crypto.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,6 +76,31 @@ static int read_file(const char *path, char *bytes, size_t size,
   return error;
 }
 
+/* Reads what path names into bytes of limit + 1; false: nil, message, code is
+ * pushed. */
+static bool read_path(lua_State *L, const char *path, char *bytes, size_t limit,
+                      size_t *length) {
+  bool is_input = strcmp(path, "-") == 0;
+  int error = is_input ? read_all(STDIN_FILENO, bytes, limit + 1, length)
+                       : read_file(path, bytes, limit + 1, length);
+  path = is_input ? "standard input" : path;
+  if (error == NOT_REGULAR)
+    core_fail(L, "io", "cannot read '%s': not a regular file", path);
+  else if (error != 0)
+    core_fail_errno(L, error, "read", path);
+  else if (*length > limit)
+    core_fail(L, "limit", "cannot read '%s': more than %I bytes", path,
+              (lua_Integer)limit);
+  return error == 0 && *length <= limit;
+}
+
+static size_t opt_limit(lua_State *L, int index) {
+  lua_Integer limit = luaL_optinteger(L, index, READ_LIMIT);
+  luaL_argcheck(L, limit >= 0 && limit <= LIMIT_MAX, index,
+                "limit out of range");
+  return (size_t)limit;
+}
+
 /*
  * file.read(path[, limit]) -> bytes
  *   | nil, message, "missing" | "denied" | "limit" | "io"
@@ -83,28 +109,44 @@ static int read_file(const char *path, char *bytes, size_t size,
  */
 static int l_read(lua_State *L) {
   const char *path = core_check_path(L, 1);
-  lua_Integer limit = luaL_optinteger(L, 2, READ_LIMIT);
-  luaL_Buffer buffer;
-  size_t size = (size_t)limit + 1, length = 0;
-  char *bytes; /* the pages that are not read into cost nothing */
-  int error;
-  luaL_argcheck(L, limit >= 0 && limit <= LIMIT_MAX, 2, "limit out of range");
-  bytes = luaL_buffinitsize(L, &buffer, size);
-  if (strcmp(path, "-") == 0) {
-    path = "standard input";
-    error = read_all(STDIN_FILENO, bytes, size, &length);
-  } else {
-    error = read_file(path, bytes, size, &length);
-  }
-  if (error == NOT_REGULAR)
-    return core_fail(L, "io", "cannot read '%s': not a regular file", path);
-  if (error != 0)
-    return core_fail_errno(L, error, "read", path);
-  if (length == size)
-    return core_fail(L, "limit", "cannot read '%s': more than %I bytes", path,
-                     limit);
+  size_t limit = opt_limit(L, 2), length = 0;
+  luaL_Buffer buffer; /* the pages that are not read into cost nothing */
+  char *bytes = luaL_buffinitsize(L, &buffer, limit + 1);
+  if (!read_path(L, path, bytes, limit, &length))
+    return 3;
   luaL_pushresultsize(&buffer, length);
   return 1;
+}
+
+static int l_forget(lua_State *L) {
+  core_secret *secret = luaL_checkudata(L, 1, CORE_SECRET);
+  OPENSSL_clear_free(secret->bytes, secret->length);
+  memset(secret, 0, sizeof *secret);
+  return 0;
+}
+
+bool core_push_secret(lua_State *L, const char *path, size_t limit) {
+  static const luaL_Reg metamethods[] = {
+      {"__gc", l_forget}, {"__close", l_forget}, {NULL, NULL}};
+  core_secret *secret = lua_newuserdatauv(L, sizeof *secret, 0);
+  memset(secret, 0, sizeof *secret);
+  if (luaL_newmetatable(L, CORE_SECRET))
+    luaL_setfuncs(L, metamethods, 0);
+  lua_setmetatable(L, -2);
+  secret->bytes = OPENSSL_malloc(limit + 1);
+  if (secret->bytes == NULL)
+    return luaL_error(L, "not enough memory");
+  return read_path(L, path, secret->bytes, limit, &secret->length);
+}
+
+/*
+ * file.secret(path[, limit]) -> secret
+ *   | nil, message, "missing" | "denied" | "limit" | "io"
+ * The same as file.read, in a box that Lua cannot look into: key.load,
+ * cert.parse and request.parse take it where they take a string.
+ */
+static int l_secret(lua_State *L) {
+  return core_push_secret(L, core_check_path(L, 1), opt_limit(L, 2)) ? 1 : 3;
 }
 
 /* writing */
@@ -296,16 +338,10 @@ static int l_remove(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-    {"filesystem", l_filesystem},
-    {"link", l_link},
-    {"mkdir", l_mkdir},
-    {"mkdirs", l_mkdirs},
-    {"read", l_read},
-    {"remove", l_remove},
-    {"resolve", l_resolve},
-    {"stat", l_stat},
-    {"write", l_write},
-    {NULL, NULL},
+    {"filesystem", l_filesystem}, {"link", l_link},     {"mkdir", l_mkdir},
+    {"mkdirs", l_mkdirs},         {"read", l_read},     {"remove", l_remove},
+    {"resolve", l_resolve},       {"secret", l_secret}, {"stat", l_stat},
+    {"write", l_write},           {NULL, NULL},
 };
 
 int luaopen_core_file(lua_State *L) {

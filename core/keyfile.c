@@ -155,48 +155,16 @@ static EVP_PKEY *read_key(const char *bytes, size_t length, password *secret) {
   return key;
 }
 
-/* Reads a regular file into bytes, which holds one more than the limit. */
-static int read_file(const char *path, char *bytes, size_t *length) {
-  struct stat status;
-  ssize_t n = 1;
-  int error = 0;
-  int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-  if (descriptor < 0)
-    return errno;
-  if (fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode))
-    error = EINVAL;
-  while (error == 0 && n > 0 && *length <= BYTES_LIMIT) {
-    n = read(descriptor, bytes + *length, BYTES_LIMIT + 1 - *length);
-    if (n < 0)
-      error = errno;
-    else
-      *length += (size_t)n;
-  }
-  close(descriptor);
-  return error;
-}
-
-/* 0 with a key or why there is none, or an errno value; EINVAL: not a regular
- * file. */
-static int open_key(const char *path, password *secret, EVP_PKEY **key) {
-  size_t length = 0;
-  char *bytes = OPENSSL_malloc(BYTES_LIMIT + 1);
-  int error = bytes != NULL ? read_file(path, bytes, &length) : ENOMEM;
-  if (error == 0)
-    *key = read_key(bytes, length, secret);
-  OPENSSL_clear_free(bytes, length);
-  return error;
-}
-
 /*
  * key.load(bytes[, password]) -> key
  *   | nil, message, "parse" | "denied" | "limit"
- * Reads PEM (the first private key in it) or DER; PKCS #8 or traditional.
- * "denied": it is encrypted, and the password is missing or wrong.
+ * Reads PEM (the first private key in it) or DER, a string or a secret (see
+ * file.secret); PKCS #8 or traditional.  "denied": it is encrypted, and the
+ * password is missing or wrong.
  */
 int core_key_load(lua_State *L) {
   size_t length;
-  const char *bytes = luaL_checklstring(L, 1, &length);
+  const char *bytes = core_check_bytes(L, 1, &length);
   password secret = opt_password(L, 2);
   EVP_PKEY **box = core_key_new(L);
   *box = read_key(bytes, length, &secret);
@@ -212,17 +180,19 @@ int core_key_load(lua_State *L) {
  * As key.load, from a regular file whose bytes Lua never sees.
  */
 int core_key_open(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
+  const char *path = core_check_path(L, 1);
   password secret = opt_password(L, 2);
   EVP_PKEY **box = core_key_new(L);
-  int error = open_key(path, &secret, box);
-  if (error == EINVAL)
-    return core_fail(L, "io", "cannot read '%s': not a regular file", path);
-  if (error != 0)
-    return core_fail_errno(L, error, "read", path);
+  core_secret *text;
+  if (!core_push_secret(L, path, BYTES_LIMIT))
+    return 3;
+  text = lua_touserdata(L, -1);
+  *box = read_key(text->bytes, text->length, &secret);
+  OPENSSL_cleanse(text->bytes, text->length);
   if (*box == NULL)
     return core_fail(L, secret.code, "cannot read the private key in '%s': %s",
                      path, secret.reason);
+  lua_pop(L, 1);
   return 1;
 }
 

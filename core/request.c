@@ -132,7 +132,7 @@ static X509_REQ *from_pem(const char *bytes, size_t length, bool *found) {
  */
 static int l_parse(lua_State *L) {
   size_t length;
-  const char *bytes = luaL_checklstring(L, 1, &length);
+  const char *bytes = core_check_bytes(L, 1, &length);
   X509_REQ **box = new_box(L);
   bool binary, found = false;
   if (length > BYTES_LIMIT)

@@ -115,6 +115,41 @@ tlsfeature = status_request
     end)
   end)
 
+  describe("open", function()
+    local file = require "core.file"
+
+    local function write(bytes)
+      local path = p:path "opened"
+      assert(file.write(path, bytes, { exclusive = false }))
+      return path
+    end
+
+    it("reads the certificates of a file that holds a key as well", function()
+      local list = assert(cert.open(write(p:read("Root.key") .. p:read("Root.pem") .. p:read("Middle.key") ..
+        p:read("Middle.pem"):gsub("\n$", ""))))
+      assert.are.equal("Root < Middle", labels(list))
+      assert.is_true(list[1] == root and list[2] == middle)
+    end)
+
+    it("reads DER and OpenSSL's trusted kind", function()
+      p:run("openssl x509 -in Root.pem -trustout -addtrust serverAuth -out root.trusted")
+      assert.is_true(cert.open(write(root:der()))[1] == root)
+      assert.is_true(cert.open(p:path "root.trusted")[1] == root)
+    end)
+
+    it("says what is wrong, and with which file", function()
+      local path = write(p:read("Root.key"))
+      fails(("'%s': cannot read certificates: none is there"):format(path), "parse", cert.open(path))
+      write(root:pem():sub(1, -30))
+      fails(("'%s': cannot read certificate 1: its END line is missing"):format(path), "parse", cert.open(path))
+      write(("x"):rep(1048577))
+      fails(("cannot read '%s': more than 1048576 bytes"):format(path), "limit", cert.open(path))
+      fails("cannot read '/no/such': No such file or directory", "missing", cert.open("/no/such"))
+      fails("cannot read '/tmp': not a regular file", "io", cert.open("/tmp"))
+      assert.has_error(function() cert.open() end)
+    end)
+  end)
+
   describe("a certificate", function()
     it("gives the fields that openssl shows", function()
       local f = leaf:fields()

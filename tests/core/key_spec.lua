@@ -273,7 +273,7 @@ describe("core.key", function()
         [folder] = { "cannot read '%s': not a regular file", "io" },
         [folder .. "/fifo"] = { "cannot read '%s': not a regular file", "io" },
         ["/dev/null"] = { "cannot read '%s': not a regular file", "io" },
-        [full] = { "cannot read the private key in '%s': more than 1 MiB", "limit" },
+        [full] = { "cannot read '%s': more than 1048576 bytes", "limit" },
         [none] = { "cannot read the private key in '%s': no private key in PEM or DER", "parse" },
       } do
         local opened, message, code = key.open(path)
