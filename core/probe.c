@@ -190,7 +190,9 @@ static void push_result(lua_State *L, struct probe *p) {
   if (p->address_length > 0)
     getnameinfo((const struct sockaddr *)&p->address, p->address_length,
                 address, sizeof address, NULL, 0, NI_NUMERICHOST);
-  lua_createtable(L, 0, 8);
+  lua_createtable(L, 0, 9);
+  lua_pushinteger(L, p->index);
+  lua_setfield(L, -2, "index");
   set_text(L, "endpoint", p->url);
   if (address[0] != '\0')
     set_text(L, "address", address);
@@ -216,15 +218,14 @@ static void push_result(lua_State *L, struct probe *p) {
  * the server name to ask for (the URL's host; none for an address), timeout
  * the seconds of one step (30), concurrency how many go on at once (64).
  *
- * One result for each endpoint and address, in their order, { endpoint,
- * address, name } with { fingerprint (SHA-256 of the first certificate), chain
- * (core.cert boxes as sent), protocol, cipher, seconds (from its start to the
- * certificate) }, or with { error (a message), code, step }:
- *   step "url": code "usage" | "unsupported"
- *   step "resolve": "missing" | "timeout" | "io"
- *   step "connect": "refused" | "timeout" | "denied" | "io"
- *   steps "greeting", "starttls", "handshake": "refused" | "timeout" | "parse"
- *     | "limit" | "io", and "unsupported" where STARTTLS is not offered
+ * One result for each endpoint and address, in their order, { index
+ * (which endpoint), endpoint, address, name } with { fingerprint (SHA-256 of
+ * the first certificate), chain (core.cert boxes as sent), protocol, cipher,
+ * seconds (from its start to the certificate) }, or with { error (a message),
+ * code, step }: step "url": code "usage" | "unsupported" step "resolve":
+ * "missing" | "timeout" | "io" step "connect": "refused" | "timeout" | "denied"
+ * | "io" steps "greeting", "starttls", "handshake": "refused" | "timeout" |
+ * "parse" | "limit" | "io", and "unsupported" where STARTTLS is not offered
  * Nothing is verified: what is expired, weak or not for that name is a result,
  * and so is a server that wants the client's certificate.  A URL that is none
  * comes back escaped and shortened.
@@ -249,6 +250,7 @@ static int l_run(lua_State *L) {
   for (i = 1, end = &run->first; i <= count; i++, end = &(*end)->next) {
     lua_geti(L, 1, i);
     *end = read_endpoint(L, 2, run->limit);
+    (*end)->index = (int)i;
     lua_pop(L, 1);
   }
   loop(run);

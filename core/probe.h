@@ -67,6 +67,7 @@ enum {
 /* One endpoint at one address under one name. */
 struct probe {
   struct probe *next;
+  int index; /* of what it was made from, from 1 */
   char url[512];
   struct endpoint endpoint;
   struct sockaddr_storage address;

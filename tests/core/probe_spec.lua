@@ -341,6 +341,7 @@ describe("core.probe.run with real servers", function()
     }, { name = "other.test" })
     assert.same({ "other.test", "mail.test", "other.test" },
       { results[1].name, results[2].name, results[3].name })
+    assert.same({ 1, 2, 3 }, { results[1].index, results[2].index, results[3].index })
     local seen = probe_one { endpoint = "https://other.test.:" .. P.https2, address = "127.0.0.1" }
     assert.equal("other.test", seen.name)
     assert.equal("127.0.0.1", seen.address)
