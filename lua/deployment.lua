@@ -5,6 +5,7 @@
 -- switch on is put back: links, reload, and the old certificate observed.
 
 local assignments = require "assignments"
+local cert = require "core.cert"
 local certificates = require "certificates"
 local file = require "core.file"
 local generation = require "core.generation"
@@ -12,13 +13,12 @@ local host = require "core.host"
 local json = require "json"
 local observation = require "observation"
 local putback = require "putback"
+local recovery = require "recovery"
 local servant = require "servant"
 local staging = require "staging"
 local text = require "text"
 
 local M = {}
-
-local LOCK_TIMEOUT = 60 -- seconds to wait for another deployment
 
 --- Writes the stage that is about to be entered into the journal.
 function M.enter(run, stage)
@@ -119,17 +119,23 @@ local function journal_plan(run)
   }
 end
 
--- Probes every place as it is, before anything is touched.
+-- Probes every place as it is, before anything is touched.  From here on a
+-- place is the address that was found: what a resolver says later changes
+-- nothing.
 local function look_before(run)
   run.before = {}
   if run.options.no_observe then return true end
-  for _, result in ipairs(observation.look(run.targets)) do
-    run.before[observation.key(result)] = { fingerprint = result.fingerprint, chain = result.chain }
+  local places = {}
+  for i, result in ipairs(observation.look(run.targets)) do
+    if result.step == "url" then return nil, text.escape(result.error), "usage" end
     if result.error then
       run.context:say("  %s does not answer: %s", observation.describe(result), text.escape(result.error))
-      run.before[observation.key(result)] = nil
+    else
+      run.before[observation.key(result)] = { fingerprint = result.fingerprint, chain = result.chain }
     end
+    places[i] = { service = result.service, endpoint = result.endpoint, name = result.name, address = result.address }
   end
+  run.targets = places
   return true
 end
 
@@ -146,8 +152,10 @@ end
 -- *Overwrite the existing default SMTP certificate?*
 local function check_default(run, service)
   if not service.how.default or run.options.overwrite or run.context.yes or run.replaces then return true end
+  if generation.current(service.dir, "current") == staging.STAND_IN then return true end
   local existing = service.how.default(service)
-  local there = existing and staging.written(existing.certificate:match "^(.*)/[^/]*$")
+  local list = existing and cert.open(existing.certificate)
+  local there = list and list[1]:fingerprint()
   if not there or there == run.material.wanted.fingerprint then return true end
   return nil, ("'%s' has a default certificate already (%s): say --overwrite to replace it with %s"):format(
     service.name, there:sub(1, 16), run.material.wanted.fingerprint:sub(1, 16)), "usage"
@@ -216,20 +224,23 @@ local function answered_before(run, unit)
   return false
 end
 
--- A service that did not answer before cannot veto by not reloading.
+local function was_running(unit)
+  for _, service in ipairs(unit.services) do
+    if service.was_running then return true end
+  end
+  return false
+end
+
+-- A service that did not answer before, or where nobody asked was not running,
+-- cannot veto by not reloading.
 local function reload(run)
   return each_unit(run, "reload", function(_, unit)
     local ok, message, code = servant.reload(unit)
-    if ok or run.options.no_observe or answered_before(run, unit) then return ok, message, code end
+    local veto = answered_before(run, unit) or (run.options.no_observe and was_running(unit))
+    if ok or veto then return ok, message, code end
     run.context:warn("%s", message)
     return true
   end)
-end
-
-local function longest_timeout(services)
-  local longest = 0
-  for _, service in ipairs(services) do longest = math.max(longest, service.observe_timeout) end
-  return longest
 end
 
 local function say_observed(run, result)
@@ -245,7 +256,7 @@ local function observe(run)
   if run.options.no_observe then return true end
   local good
   run.results, good = observation.wait(run.targets, function() return run.material.wanted end,
-    function(result) return run.before[observation.key(result)] ~= nil end, longest_timeout(run.services))
+    function(result) return run.before[observation.key(result)] ~= nil end, observation.timeouts(run.services))
   if good then
     for _, result in ipairs(run.results) do
       if not observation.difference(result, run.material.wanted) then say_observed(run, result) end
@@ -312,10 +323,11 @@ function M.record(run)
   end)
 end
 
--- Old generations of ours go; the new one, the one before and what was found
--- there stay.
+-- Old generations of ours go, also halves that a crash left under hidden names;
+-- the new one, the one before and what was found there stay.
 local function prune(unit)
   for name in require("lfs").dir(unit.dir) do
+    name = name:match "^%.(.+)%.%x%x%x%x%x%x$" or name
     if name:match "^%d+T%d+Z%-%x+" and name ~= unit.new and name ~= unit.previous then
       generation.remove(unit.dir, name)
     end
@@ -368,7 +380,7 @@ local function begin(run)
   if not ok then return nil, message, code end
   if is_observed(run) then
     for _, result in ipairs(run.results) do say_observed(run, result) end
-    return M.record(run)
+    return run.context.dry_run or M.record(run)
   end
   run.results = nil
   if run.context.dry_run then
@@ -396,17 +408,14 @@ end
 function M.assign(context, row, services, options)
   local material, message, code = staging.material(context, row)
   if not material then return nil, message, code end
-  local lock <close>, why, what = generation.lock(context:path("locks", "deployment"), LOCK_TIMEOUT)
-  if not lock then
-    if what == "busy" then why = "another deployment is under way" end
-    return nil, why, what
-  end
   local run = {
     context = context, row = row, services = services, options = options, material = material,
     replaces = row.replaces ~= nil,
   }
-  context:say("assigning %d '%s' to %s", row.id, text.escape(row.friendly_name), service_names(run))
-  return begin(run)
+  return recovery.alone(context, function()
+    context:say("assigning %d '%s' to %s", row.id, text.escape(row.friendly_name), service_names(run))
+    return begin(run)
+  end)
 end
 
 return M

@@ -40,42 +40,71 @@ local function reload_back(run)
   return problems
 end
 
+local function has_exited(run)
+  for _, service in ipairs(run.services) do
+    if servant.has_exited(service) then return true end
+  end
+  return false
+end
+
 local function before_of(run, result)
   return run.before[observation.key(result)]
 end
 
 -- Whether every place that answered before shows again what it showed.
 local function observe_old(run)
-  local targets = {}
-  for _, target in ipairs(run.targets) do targets[#targets + 1] = target end
   if next(run.before) == nil then return {}, true end
-  local longest = 0
-  for _, service in ipairs(run.services) do longest = math.max(longest, service.observe_timeout) end
-  return observation.wait(targets, function(result) return before_of(run, result) end,
-    function(result) return before_of(run, result) ~= nil end, longest)
+  return observation.wait(run.targets, function(result) return before_of(run, result) end,
+    function(result) return before_of(run, result) ~= nil end, observation.timeouts(run.services))
+end
+
+-- Reloads, and observes the old; a daemon that took its time to exit is started
+-- in a second round.
+local function bring_back(run)
+  local problems = reload_back(run)
+  local results, good = observe_old(run)
+  if not good and has_exited(run) then
+    problems = reload_back(run)
+    results, good = observe_old(run)
+  end
+  return results, good, problems
+end
+
+-- Where a failure is recorded: where it was looked, else where it would have
+-- been, else the services.
+local function places_of(run, results)
+  if #results > 0 then return results end
+  if #run.targets > 0 then return run.targets end
+  local places = {}
+  for i, service in ipairs(run.services) do places[i] = { service = service.name } end
+  return places
+end
+
+-- The services on which the object stands in spite of the failure: it was there
+-- before.
+local function standing(run)
+  local set = {}
+  for _, row in ipairs(assignments.of(run.context.db, run.row.id) or {}) do
+    if row.state ~= "failed" and row.state ~= "replaced" then set[row.service] = true end
+  end
+  return set
 end
 
 -- What stays wanted: `check` shows it, `renew` and `poll` try it again.
 local function record_failure(run, results, message)
-  local db, wanted = run.context.db, run.wanted
-  local by_service = {}
-  for _, row in ipairs(assignments.of(db, run.row.id) or {}) do
-    if row.state ~= "failed" then by_service[row.service] = true end
-  end
+  local stands, written = standing(run), {}
   for _, unit in ipairs(run.units) do
-    local written = unit.previous and staging.written(unit.dir .. "/" .. unit.previous)
-    for _, result in ipairs(results) do
-      for _, service in ipairs(unit.services) do
-        if result.service == service.name and not by_service[service.name] then
-          local ok, why, code = assignments.put(db, {
-            object_id = run.row.id, service = result.service, endpoint = result.endpoint, address = result.address,
-            name = result.name, server = host.name(), desired = wanted.fingerprint, written = written,
-            observed = result.fingerprint, observed_at = result.fingerprint and result.at, error = message,
-            state = "failed",
-          })
-          if not ok then return nil, why, code end
-        end
-      end
+    local there = unit.previous and staging.written(unit.dir .. "/" .. unit.previous)
+    for _, service in ipairs(unit.services) do written[service.name] = there end
+  end
+  for _, place in ipairs(places_of(run, results)) do
+    if not stands[place.service] then
+      local ok, why, code = assignments.put(run.context.db, {
+        object_id = run.row.id, service = place.service, endpoint = place.endpoint, address = place.address,
+        name = place.name, server = host.name(), desired = run.wanted.fingerprint, written = written[place.service],
+        observed = place.fingerprint, observed_at = place.fingerprint and place.at, error = message, state = "failed",
+      })
+      if not ok then return nil, why, code end
     end
   end
   return true
@@ -113,8 +142,8 @@ function M.restore(run, message)
   run.context:say("  putting back what was there before")
   local problems = switch_back(run)
   local links_are_back = #problems == 0
-  table.move(reload_back(run), 1, 99, #problems + 1, problems)
-  local results, good = observe_old(run)
+  local results, good, more = bring_back(run)
+  table.move(more, 1, #more, #problems + 1, problems)
   if not links_are_back or not good then
     local why = describe_unrestored(run, results, problems)
     finish(run, results, "unrestored", message .. "; not put back: " .. why)

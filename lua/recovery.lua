@@ -1,17 +1,21 @@
 -- recovery.lua: finishes or undoes what a crash cut short, and says which.
 --
 -- Before the switch: undo.  After it: when every place shows the new
--- certificate, commit; else put back.
+-- certificate, commit; else put back.  It also lets one deployment run at a
+-- time.
 
 local assignments = require "assignments"
 local certificates = require "certificates"
 local generation = require "core.generation"
 local observation = require "observation"
 local putback = require "putback"
+local servant = require "servant"
 
 local M = {}
 
--- Rebuilds a run from what the journal holds and what the site says now.
+local LOCK_TIMEOUT = 60 -- seconds to wait for another deployment
+
+-- A run from what the journal holds.
 local function rebuild(context, entry)
   local run = {
     context = context, journal = entry.id, row = { id = entry.object_id }, units = entry.plan.units,
@@ -19,72 +23,107 @@ local function rebuild(context, entry)
     wanted = { fingerprint = entry.fingerprint, chain = entry.plan.chain },
   }
   run.material = { wanted = run.wanted }
-  local site, message, code = context:site()
+  return run
+end
+
+-- Gives a run its services, as the site says now.
+local function add_services(run)
+  local site, message, code = run.context:site()
   if not site then return nil, message, code end
   for _, unit in ipairs(run.units) do
     for i, name in ipairs(unit.services) do
       local service
       service, message, code = site:service(name)
       if not service then
-        return nil, ("cannot recover the deployment of %d that was cut short: %s"):format(entry.object_id,
-          message), code
+        return nil, ("cannot recover the deployment of %d that was cut short: %s"):format(run.row.id, message), code
       end
       service.was_running = unit.running
       unit.services[i] = service
       run.services[#run.services + 1] = service
     end
   end
-  return run
-end
-
-local function before_switch(stage)
-  return stage == "begin" or stage == "preflight" or stage:match "^stage" ~= nil
-end
-
-local function is_switched(run)
-  for _, unit in ipairs(run.units) do
-    if generation.current(unit.dir, "current") ~= unit.new then return false end
-  end
   return true
 end
 
--- Whether every place that answered before shows the new certificate.
-local function is_observed(run)
-  if next(run.before) == nil then return false end
-  run.results = observation.look(run.targets)
-  for _, result in ipairs(run.results) do
-    if run.before[observation.key(result)] and observation.difference(result, run.wanted) then return false end
+-- How many units' links name the new generation.
+local function switched(run)
+  local count = 0
+  for _, unit in ipairs(run.units) do
+    if generation.current(unit.dir, "current") == unit.new then count = count + 1 end
   end
+  return count
+end
+
+-- Whether no daemon can have read anything new.
+local function before_switch(run, stage)
+  if stage == "begin" or stage == "preflight" or stage:match "^stage" then return true end
+  return stage:match "^switch" ~= nil and switched(run) == 0
+end
+
+local function is_before(run)
+  return function(result) return run.before[observation.key(result)] ~= nil end
+end
+
+-- Whether every place that answered before shows the new certificate, and goes
+-- on doing so.  Cut short before the last reload, a daemon may still hold the
+-- old one in a process that was not asked: so there is a reload first.
+local function is_observed(run, stage)
+  local answered = is_before(run)
+  if next(run.before) == nil then return false end
+  if stage ~= "observe" and stage ~= "commit" then
+    for _, result in ipairs(observation.look(run.targets)) do
+      if answered(result) and observation.difference(result, run.wanted) then return false end
+    end
+    for _, unit in ipairs(run.units) do
+      if not servant.reload(unit) then return false end
+    end
+  end
+  local good
+  run.results, good = observation.wait(run.targets, function() return run.wanted end, answered,
+    observation.timeouts(run.services))
+  return good
+end
+
+local function undo(run, what, stage)
+  putback.undo(run)
+  local db = run.context.db
+  local ok, message, code = db:transaction(function()
+    local done, why, how = assignments.finish(db, run.journal, "undone", "cut short")
+    if not done then return nil, why, how end
+    return certificates.record(db, run.row.id, run.context:who(), "undone", "cut short at " .. stage)
+  end)
+  if not ok then return nil, message, code end
+  run.context:say("recovered: %s was undone; nothing had been switched", what)
   return true
 end
 
 local function recover(context, entry)
-  local run, message, code = rebuild(context, entry)
-  if not run then return nil, message, code end
-  local what = ("the deployment of %d that was cut short at '%s'"):format(entry.object_id, entry.stage)
-  if before_switch(entry.stage) then
-    putback.undo(run)
-    local ok
-    ok, message, code = assignments.finish(context.db, run.journal, "undone", "cut short")
-    if ok then
-      ok, message, code = certificates.record(context.db, run.row.id, context:who(), "undone",
-        "cut short at " .. entry.stage)
-    end
-    if not ok then return nil, message, code end
-    context:say("recovered: %s was undone; nothing had been switched", what)
-    return true
-  end
-  if entry.stage ~= "put back" and is_switched(run) and is_observed(run) then
-    local ok
+  local run, stage = rebuild(context, entry), entry.stage
+  local what = ("the deployment of %d that was cut short at '%s'"):format(entry.object_id, stage)
+  if before_switch(run, stage) then return undo(run, what, stage) end
+  local ok, message, code = add_services(run)
+  if not ok then return nil, message, code end
+  if stage ~= "put back" and switched(run) == #run.units and is_observed(run, stage) then
     ok, message, code = require("deployment").record(run)
     if not ok then return nil, message, code end
     context:say("recovered: %s was finished; the new certificate is observed everywhere", what)
     return true
   end
-  local ok
-  ok, message, code = putback.restore(run, "cut short at " .. entry.stage)
+  ok, message, code = putback.restore(run, "cut short at " .. stage)
   if not ok then return nil, ("%s could not be put back: %s"):format(what, message), code end
   context:say("recovered: %s was put back; everything is as before", what)
+  return true
+end
+
+-- Recovers everything, with the lock held.
+local function recover_all(context)
+  local entries, message, code = assignments.unfinished(context.db)
+  if not entries then return nil, message, code end
+  for _, entry in ipairs(entries) do
+    local ok
+    ok, message, code = recover(context, entry)
+    if not ok then return nil, message, code end
+  end
   return true
 end
 
@@ -100,14 +139,22 @@ function M.run(context)
     if what == "busy" then return true end
     return nil, why, what
   end
-  entries, message, code = assignments.unfinished(context.db)
-  if not entries then return nil, message, code end
-  for _, entry in ipairs(entries) do
-    local ok
-    ok, message, code = recover(context, entry)
-    if not ok then return nil, message, code end
+  return recover_all(context)
+end
+
+--- Runs a function while no other process deploys, after what such a process
+-- may have left when it ended while this one waited.
+-- @return what the function returns | nil, message, "busy" | "unrestored" | ...
+function M.alone(context, work)
+  if context.dry_run then return work() end
+  local lock <close>, message, code = generation.lock(context:path("locks", "deployment"), LOCK_TIMEOUT)
+  if not lock then
+    if code == "busy" then message = "another deployment is under way" end
+    return nil, message, code
   end
-  return true
+  local ok, why, what = recover_all(context)
+  if not ok then return nil, why, what end
+  return work()
 end
 
 --- Says, without touching anything, that something was cut short.

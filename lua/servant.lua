@@ -28,36 +28,47 @@ local function run(service, verb, argv)
     result.status and "status " .. result.status or "signal " .. tostring(result.signal), told), "refused"
 end
 
---- Lets a unit's service check its configuration, if it can.
--- @return true | nil, message, "refused" | "missing" | "timeout"
-function M.check(unit)
+local SAID = { check = "accept the new files", reload = "reload", restart = "start again" }
+
+-- Runs a command of each of a unit's services, but none twice: services that
+-- are one daemon have the same one.  A driver without such a command has none.
+local function each(unit, verb_of)
+  local done = {}
   for _, service in ipairs(unit.services) do
-    local argv = service.check or service.how.check(service)
-    if argv then
-      local ok, message, code = run(service, "accept the new files", argv)
+    local verb = verb_of(service)
+    local argv = service[verb] or service.how[verb](service)
+    local key = argv and table.concat(argv, "\0")
+    if key and not done[key] then
+      done[key] = true
+      local ok, message, code = run(service, SAID[verb], argv)
       if not ok then return nil, message, code end
     end
   end
   return true
 end
 
---- Reloads a unit: its services are one daemon.  One that has exited is not
--- started by this.
+--- Lets a unit's daemons check their configuration, if they can.
 -- @return true | nil, message, "refused" | "missing" | "timeout"
-function M.reload(unit)
-  local service = unit.services[1]
-  return run(service, "reload", service.reload or service.how.reload(service))
+function M.check(unit)
+  return each(unit, function() return "check" end)
 end
 
---- Brings a unit back after a failure: a reload, or a start when the daemon
--- that ran before has exited.
+--- Reloads a unit's daemons.  One that has exited is not started by this.
+-- @return true | nil, message, "refused" | "missing" | "timeout"
+function M.reload(unit)
+  return each(unit, function() return "reload" end)
+end
+
+--- Whether a daemon that ran before has exited.
+function M.has_exited(service)
+  return service.was_running ~= false and not service.how.pid(service)
+end
+
+--- Brings a unit back after a failure: a reload, or a start of what ran before
+-- and has exited.  Without a command to start it, whoever supervises it does.
 -- @return true | nil, message, code
 function M.revive(unit)
-  local service = unit.services[1]
-  if service.was_running ~= false and not service.how.pid(service) then
-    return run(service, "start again", service.restart or service.how.restart(service))
-  end
-  return M.reload(unit)
+  return each(unit, function(service) return M.has_exited(service) and "restart" or "reload" end)
 end
 
 return M
