@@ -14,7 +14,7 @@ local FIELDS = {
 
 local SERVICE_FIELDS = {
   driver = "string", dir = "string", names = "table", endpoints = "table", owner = "string", group = "string",
-  mode = "number", observe_timeout = "number", check = "table", reload = "table", restart = "table",
+  mode = "string or number", observe_timeout = "number", check = "table", reload = "table", restart = "table",
 }
 
 -- Reads a config.lua: values only, in an empty environment.
@@ -37,7 +37,7 @@ local function check_fields(path, prefix, values, fields)
   for name, value in pairs(values) do
     if not fields[name] then
       return nil, ("'%s': there is no setting '%s%s'"):format(path, prefix, tostring(name)), "parse"
-    elseif type(value) ~= fields[name] then
+    elseif not fields[name]:find(type(value), 1, true) then
       return nil, ("'%s': '%s%s' must be a %s, not a %s"):format(path, prefix, name, fields[name], type(value)), "parse"
     end
   end
@@ -113,6 +113,17 @@ local function names_of(entry)
   return list
 end
 
+-- The mode of a key's files: octal digits as chmod has them, or a number, which
+-- Lua cannot write in octal; at most 0640.
+local function mode_of(path, name, value)
+  local mode = math.tointeger(type(value) == "number" and value or value:match "^[0-7]+$" and tonumber(value, 8))
+  if not mode or mode & ~416 ~= 0 then -- 0640
+    return nil, ("'%s': 'services.%s.mode' must be octal digits in quotes, at most \"0640\", not %s"):format(path, name,
+      tostring(value)), "parse"
+  end
+  return mode
+end
+
 --- A service of the site, complete: its driver loaded, its folder known.
 -- @return service | nil, message, "usage" | "parse" | ...
 function M:service(name)
@@ -136,6 +147,10 @@ function M:service(name)
   service.dir = (service.dir or default_dir(name)):gsub("(.)/+$", "%1")
   if service.dir:sub(1, 1) ~= "/" then
     return nil, ("'%s': 'services.%s.dir' must be an absolute path"):format(self.path, name), "parse"
+  end
+  if entry.mode then
+    service.mode, message, code = mode_of(self.path, name, entry.mode)
+    if not service.mode then return nil, message, code end
   end
   service.domain_names = names_of(entry)
   service.how = driver

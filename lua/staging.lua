@@ -9,11 +9,15 @@ local file = require "core.file"
 local generation = require "core.generation"
 local host = require "core.host"
 local key = require "core.key"
+local names = require "names"
 local probe = require "core.probe"
 local process = require "core.process"
 local text = require "text"
 
 local M = {}
+
+--- The generation of a service that had no certificate before it was adopted.
+M.STAND_IN = "stand-in"
 
 local FREE_BYTES, FREE_FILES = 1024 * 1024, 64 -- wanted on the disk before anything is written
 
@@ -41,9 +45,11 @@ end
 local function check_chain(chain)
   local built, message, code = cert.chain(chain, chain[1])
   if not built then return nil, message, code end
-  if #built ~= #chain then
-    return nil, ("the chain is out of order or does not belong together: %d of %d certificates follow from the leaf")
-      :format(#built, #chain), "mismatch"
+  for i = 1, #chain do
+    if built[i] ~= chain[i] then
+      return nil, ("the chain is out of order or does not belong together: certificate %d of %d did not issue the one "
+        .. "before it"):format(i, #chain), "mismatch"
+    end
   end
   return true
 end
@@ -76,24 +82,26 @@ function M.check_pair(material, name)
   return probe.rehearse { chain = material.chain, key = material.key, name = name }
 end
 
---- Which of a service's names the certificate covers: those are asked for by
--- SNI.  None of them: refused.
--- @return names, missing | nil, message, "mismatch"
+--- Which of a service's names the certificate covers, and which not.  None of
+-- them: refused.
+-- @return the covered names that clients ask for by SNI: no wildcard and no
+--   address; the missing ones | nil, message, "mismatch"
 function M.names(material, service)
-  local covered, missing = {}, {}
+  local asked, missing, count = {}, {}, 0
   for _, name in ipairs(service.domain_names) do
     local plain = name:lower():gsub("%.$", "")
-    local asked = not plain:find("*", 1, true) -- a wildcard is no name that a client asks for
-    if asked then
-      local list = material.chain[1]:covers(plain) and covered or missing
-      list[#list + 1] = plain
+    if not material.chain[1]:covers(plain) then
+      missing[#missing + 1] = plain
+    else
+      count = count + 1
+      if not plain:find("*", 1, true) and not names.is_address(plain) then asked[#asked + 1] = plain end
     end
   end
-  if #covered == 0 and #missing > 0 then
+  if count == 0 and #missing > 0 then
     return nil, ("the certificate covers none of the names of '%s': %s; it covers %s"):format(service.name,
       text.names(missing), text.names(material.fields.domains)), "mismatch"
   end
-  return covered, missing
+  return asked, missing
 end
 
 -- The nearest folder above path that exists.
@@ -123,24 +131,42 @@ function M.check_folder(dir)
   return true
 end
 
+-- What the services of a unit say of one field of its key files: one value, or
+-- none.
+local function agreed(unit, field)
+  local first
+  for _, service in ipairs(unit.services) do
+    if service[field] ~= nil and not first then
+      first = service
+    elseif service[field] ~= nil and service[field] ~= first[field] then
+      return nil, ("'%s' and '%s' share '%s', but their '%s' is not the same: %s, %s"):format(first.name, service.name,
+        unit.dir, field, first[field], service[field]), "usage"
+    end
+  end
+  return first or {}
+end
+
 -- Owner, group and mode of the key files, as the site gives them.
-local function rights(service)
-  local owner, group
-  if service.owner then
-    local user, message, code = host.lookup(service.owner)
-    if not user then return nil, ("service '%s': owner: %s"):format(service.name, message), code end
-    owner = user.uid
+local function rights(unit)
+  local access = {}
+  local by, message, code = agreed(unit, "owner")
+  if not by then return nil, message, code end
+  if by.owner then
+    access.owner, message, code = host.lookup(by.owner)
+    if not access.owner then return nil, ("service '%s': owner: %s"):format(by.name, message), code end
+    access.owner = access.owner.uid
   end
-  if service.group then
-    local entry, message, code = host.group(service.group)
-    if not entry then return nil, ("service '%s': group: %s"):format(service.name, message), code end
-    group = entry.gid
+  by, message, code = agreed(unit, "group")
+  if not by then return nil, message, code end
+  if by.group then
+    access.group, message, code = host.group(by.group)
+    if not access.group then return nil, ("service '%s': group: %s"):format(by.name, message), code end
+    access.group = access.group.gid
   end
-  local mode = service.mode or (group and 416 or 384) -- 0640, 0600
-  if mode & 7 ~= 0 then
-    return nil, ("service '%s': a key's mode may give others nothing, not %04o"):format(service.name, mode), "denied"
-  end
-  return { owner = owner, group = group, mode = mode }
+  by, message, code = agreed(unit, "mode")
+  if not by then return nil, message, code end
+  access.mode = by.mode or (access.group and 416 or 384) -- 0640, 0600
+  return access
 end
 
 local function pems(chain, first)
@@ -151,7 +177,7 @@ end
 
 -- The files of a generation, for generation.write.
 local function files_of(unit, material, folder)
-  local access, message, code = rights(unit.services[1])
+  local access, message, code = rights(unit)
   if not access then return nil, message, code end
   local function secret(...)
     return { mode = access.mode, owner = access.owner, group = access.group, material.key, ... }
@@ -170,6 +196,24 @@ local function files_of(unit, material, folder)
   return files
 end
 
+-- The groups of a process: its own, then the supplementary ones.
+local function groups_of(pid, own)
+  local list = { own }
+  local status = file.read(("/proc/%d/status"):format(pid)) or ""
+  for gid in (status:match "\nGroups:([^\n]*)" or ""):gmatch "%d+" do list[#list + 1] = tonumber(gid) end
+  return list
+end
+
+-- Whether a user can read a file, in one of the groups.
+local function can_read(path, uid, groups)
+  for _, gid in ipairs(groups) do
+    local result, message, code = process.run({ "test", "-r", path }, { uid = uid, gid = gid, timeout = 10 })
+    if not result then return nil, message, code end
+    if result.status == 0 then return true end
+  end
+  return false
+end
+
 -- Tries to read the files with the rights of the running service.
 local function check_readable(unit, folder)
   for _, service in ipairs(unit.services) do
@@ -177,12 +221,12 @@ local function check_readable(unit, folder)
     local running = pid and host.process(pid)
     if running and running.uid ~= (host.user()) then
       for _, name in ipairs { "fullchain.pem", "privkey.pem", "combined.pem" } do
-        local result, message, code = process.run({ "test", "-r", folder .. "/" .. name },
-          { uid = running.uid, gid = running.gid, timeout = 10 })
-        if not result then return nil, message, code end
-        if result.status ~= 0 then
-          return nil, ("'%s' could not read %s/%s: it runs as user %d; give its key an owner or group in the site's "
-            .. "config.lua"):format(service.name, folder, name, running.uid), "denied"
+        local can, message, code = can_read(folder .. "/" .. name, running.uid, groups_of(pid, running.gid))
+        if can == nil then return nil, message, code end
+        if not can then
+          local user = host.lookup(running.uid)
+          return nil, ("'%s' could not read %s/%s: it runs as %s; give its key an owner or group in the site's "
+            .. "config.lua"):format(service.name, folder, name, user and user.name or "user " .. running.uid), "denied"
         end
       end
     end
@@ -209,11 +253,8 @@ end
 
 --- The fingerprint of the certificate in a folder of files, if there is one.
 function M.written(folder)
-  for _, name in ipairs { "fullchain.pem", "cert.pem" } do
-    local bytes = file.stat(folder .. "/" .. name, true) and file.read(folder .. "/" .. name)
-    local list = bytes and cert.parse(bytes)
-    if list and list[1] then return list[1]:fingerprint() end
-  end
+  local list = cert.open(folder .. "/fullchain.pem") or cert.open(folder .. "/cert.pem")
+  return list and list[1]:fingerprint()
 end
 
 return M

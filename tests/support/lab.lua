@@ -203,7 +203,8 @@ local Server = {}
 Server.__index = Server
 
 function Server:start()
-  self.process = assert(process.start(self.argv, { output = self.folder .. "/output.log" }))
+  self.process = assert(process.start(self.argv, { output = self.folder .. "/output.log", uid = self.uid,
+    gid = self.gid }))
   local deadline = host.clock() + START
   repeat
     local open, all = listening(), true
