@@ -9,12 +9,13 @@ local cert = require "core.cert"
 local file = require "core.file"
 local generation = require "core.generation"
 local key = require "core.key"
+local recovery = require "recovery"
 local servant = require "servant"
 local staging = require "staging"
 
 local M = {}
 
-local FOUND = "found" -- the generation made of what was there
+local FOUND = "found" -- the generation that is made of what was there
 
 -- The pair that the service's configuration names now.
 local function found_material(found)
@@ -41,26 +42,29 @@ local function placeholder(service)
   return { chain = { certificate }, key = secret, fields = certificate:fields() }
 end
 
--- Makes <dir>/current when there is none.
+-- Makes <dir>/current when there is none.  What stands in is named so that the
+-- first assignment need not ask whether to replace it.
 local function seed(context, service, settings)
   if generation.current(service.dir, "current") then return true end
   local ok, message, code = staging.check_folder(service.dir)
   if not ok then return nil, message, code end
-  local material
+  local material, name
   if settings.found and settings.found.certificate then
     material, message, code = found_material(settings.found)
+    name = FOUND
   else
     material, message, code = placeholder(service)
+    name = staging.STAND_IN
     context:say("'%s' has no certificate yet: a self-signed one stands in until the first assignment", service.name)
   end
   if not material then return nil, message, code end
-  local unit = { dir = service.dir, services = { service }, new = FOUND }
-  if file.stat(service.dir .. "/" .. FOUND) then
-    ok, message, code = generation.remove(service.dir, FOUND)
+  local unit = { dir = service.dir, services = { service }, new = name }
+  if file.stat(service.dir .. "/" .. name) then
+    ok, message, code = generation.remove(service.dir, name)
     if not ok then return nil, message, code end
   end
   ok, message, code = staging.write(unit, material)
-  if ok then ok, message, code = generation.switch(service.dir, "current", FOUND) end
+  if ok then ok, message, code = generation.switch(service.dir, "current", name) end
   return ok, message, code
 end
 
@@ -72,9 +76,7 @@ local function take_back(context, service, record, message, code)
   return nil, message .. "; the configuration is as before", code
 end
 
---- Adopts a service; one that is adopted already is left alone.
--- @return true | nil, message, code
-function M.adopt(context, service)
+local function adopt(context, service)
   local settings, message, code = service.how.settings(service)
   if not settings then return nil, message, code end
   if settings.uses_current then
@@ -105,9 +107,7 @@ function M.adopt(context, service)
   return true
 end
 
---- Puts a service's own configuration back.
--- @return true | nil, message, "missing" | ...
-function M.undo(context, service)
+local function undo(context, service)
   local record, message, code = assignments.adoption(context.db, service.name)
   if not record then
     if message then return nil, message, code end
@@ -125,7 +125,20 @@ function M.undo(context, service)
   local unit = { dir = service.dir, services = { service } }
   ok, message, code = servant.check(unit)
   if ok and service.how.pid(service) then ok, message, code = servant.reload(unit) end
-  return ok, message, code
+  if not ok then return nil, "the configuration is put back, but " .. message, code end
+  return true
+end
+
+--- Adopts a service; one that is adopted already is left alone.
+-- @return true | nil, message, code
+function M.adopt(context, service)
+  return recovery.alone(context, function() return adopt(context, service) end)
+end
+
+--- Puts a service's own configuration back.
+-- @return true | nil, message, "missing" | ...
+function M.undo(context, service)
+  return recovery.alone(context, function() return undo(context, service) end)
 end
 
 return M

@@ -43,8 +43,8 @@ end
 
 local function problem_of(row)
   if row.state == "observed" or row.state == "written" then return nil end
-  local place = observation.describe(place_of(row))
-  return ("%d on %s: %s is %s%s"):format(row.object_id, row.service, place, row.state,
+  local place = row.endpoint ~= "" and observation.describe(place_of(row)) .. " is " or ""
+  return ("%d on %s: %s%s%s"):format(row.object_id, row.service, place, row.state,
     row.error and ": " .. text.escape(row.error) or "")
 end
 
@@ -54,16 +54,18 @@ local function judge_written(context, row)
   local site = context:site()
   local service = site and site:service(row.service)
   local there = service and staging.written(service.dir .. "/current")
-  if there and there ~= row.desired then
+  if not there or row.state == "failed" then return end
+  row.written, row.state, row.error = there, "written", nil
+  if there ~= row.desired then
     row.state, row.error = "differs", ("%s/current holds %s"):format(service.dir, there:sub(1, 16))
-    row.written = there
   end
 end
 
 -- What clients see at the places of these rows: a function that finds the
--- result for a row.  One that cannot be resolved or reached now stands for all
--- the addresses that it had.
-local function look(rows)
+-- result for a row.  A row without an address (it was written only) is about
+-- all of them, the worst first; an address that is no longer the endpoint's is
+-- not seen.
+local function look(rows, wanted)
   local targets, seen = {}, {}
   for _, row in ipairs(rows) do
     if row.endpoint ~= "" then
@@ -71,16 +73,21 @@ local function look(rows)
     end
   end
   for _, result in ipairs(observation.look(targets)) do
-    seen[observation.key(result)] = result
-    if result.error then
-      seen[observation.key { service = result.service, endpoint = result.endpoint, name = result.name }] = result
-    end
+    local place = ("%s %s"):format(result.service, result.endpoint)
+    seen[place] = seen[place] or {}
+    table.insert(seen[place], result)
   end
   return function(row)
-    local place = place_of(row)
-    local result = seen[observation.key(place)]
-    place.address = nil
-    return result or seen[observation.key(place)]
+    if row.endpoint == "" then return nil end
+    local place, worst = place_of(row), nil
+    for _, result in ipairs(seen[("%s %s"):format(row.service, row.endpoint)]) do
+      local named = not place.name or result.name == place.name
+      if named and (not place.address or not result.address or result.address == place.address) then
+        local bad = observation.difference(result, wanted[row.object_id])
+        if not worst or bad then worst = result end
+      end
+    end
+    return worst or { error = ("'%s' has no address %s any more"):format(row.endpoint, place.address) }
   end
 end
 
@@ -100,7 +107,8 @@ end
 function M.run(context)
   local rows, message, code = assignments.standing(context.db)
   if not rows then return nil, message, code end
-  local wanted, result_of = wanted_of(context, rows), look(rows)
+  local wanted = wanted_of(context, rows)
+  local result_of = look(rows, wanted)
   local ids, seen, problems = {}, {}, {}
   for _, row in ipairs(rows) do
     local result = result_of(row)

@@ -24,8 +24,9 @@ local function run(service, verb, argv)
   local told = result.stderr ~= "" and result.stderr or result.stdout
   told = text.escape_lines(told):sub(1, TOLD):gsub("\n", "; ")
   if not utf8.len(told) then told = told:gsub("[\x80-\xFF]+$", "") end
-  return nil, ("%s refused to %s ('%s' ended with %s): %s"):format(service.name, verb, table.concat(argv, " "),
-    result.status and "status " .. result.status or "signal " .. tostring(result.signal), told), "refused"
+  return nil, ("%s refused to %s ('%s' ended with %s)%s"):format(service.name, verb, table.concat(argv, " "),
+    result.status and "status " .. result.status or "signal " .. tostring(result.signal),
+    told ~= "" and ": " .. told or ""), "refused"
 end
 
 local SAID = { check = "accept the new files", reload = "reload", restart = "start again" }

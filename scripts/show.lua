@@ -5,6 +5,20 @@ local json = require "json"
 local object = require "object"
 local text = require "text"
 
+-- Two paths through `current` can be read as a torn pair around a switch.
+local function warn_of_two_paths(context, fields)
+  local site = context:site()
+  for _, name in ipairs(site and fields.services or {}) do
+    local service = site:service(name)
+    local settings = service and service.how.settings(service)
+    if settings and settings.way == "two paths" then
+      table.insert(fields.warnings, { code = "mismatch", message = ("'%s' reads its certificate and its key by two "
+        .. "paths through %s/current/, which a switch between them tears; better: %s"):format(name, service.dir,
+        settings.lines[1]) })
+    end
+  end
+end
+
 return {
   summary = "show one request or certificate",
   role = "auditor",
@@ -38,6 +52,7 @@ return {
       json.object(entry, { "at", "who", "event", "detail" })
     end
     fields.history = json.array(history)
+    warn_of_two_paths(context, fields)
     require("recovery").mention(context)
     return fields
   end,

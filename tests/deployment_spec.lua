@@ -477,3 +477,127 @@ describe("assigning to three services", function()
     end)
   end)
 end)
+
+describe("a first assignment", function()
+  local lab, own
+
+  -- Servers that present certificates of their own, and whose configuration has
+  -- just been made to name <dir>/current/, which is not there yet.
+  before_each(function()
+    lab = deploy.lab(function(new)
+      new.web = new:nginx { names = { NAME }, style = "none" }
+      new.mail = new:dovecot { names = { NAME }, style = "none", protocols = { "imap" } }
+      return { web = new.web.service, imap = new.mail.service }
+    end)
+    lab.endpoints = { lab.web.endpoints[1], table.unpack(lab.mail.endpoints) }
+    own = deploy.presented(lab, lab.endpoints, NAME)
+    local path = lab.web.folder .. "/nginx.conf"
+    deploy.write(path, (file.read(path):gsub("ssl_certificate [^\n]*\n", ("include %s/current/nginx.conf;\n"):format(
+      lab.web.service.dir))))
+    path = lab.mail.folder .. "/local.conf"
+    deploy.write(path, ("!include_try %s/current/dovecot.conf\n"):format(lab.mail.service.dir))
+  end)
+  after_each(function() lab:close() end)
+
+  it("makes what is missing, and is observed", function()
+    local id, fingerprint = deploy.issue(lab)
+    ends(0, deploy.assign(lab, id, "web,imap"))
+    assert.same(deploy.all(lab.endpoints, fingerprint), deploy.presented(lab, lab.endpoints, NAME))
+    for _, service in pairs(lab.services) do
+      assert.equal(fingerprint, deploy.pair(service.dir))
+      assert.equal(2, #deploy.contents(service.dir).names)
+    end
+  end)
+
+  it("that one service refuses leaves no `current`", function()
+    local id, fingerprint = deploy.issue(lab)
+    local _ <close> = deploy.change(lab, "web", { reload = { "false" } })
+    local result = ends(1, deploy.assign(lab, id, "imap,web"))
+    says(result, "web refused to reload ('false' ended with status 1); everything is as before")
+    assert.same(own, deploy.presented(lab, lab.endpoints, NAME))
+    for _, service in pairs(lab.services) do
+      assert.same({ names = {}, current = false }, deploy.contents(service.dir))
+    end
+    local states, rows = deploy.states(lab, id)
+    assert.same({ "imap failed", "imap failed", "web failed" }, states)
+    assert.same({ fingerprint, json.null }, { rows[1].desired, rows[1].written })
+    ends(1, lab:run("check"))
+  end)
+
+  it("is not put back, and says so, where the configuration is refused without it", function()
+    local id, fingerprint = deploy.issue(lab)
+    local _ <close> = deploy.change(lab, "imap", { reload = { "false" } })
+    local _ <close> = deploy.change(lab, "web", { observe_timeout = 1 })
+    local result = ends(4, deploy.assign(lab, id, "web,imap"))
+    says(result, "imap refused to reload ('false' ended with status 1) (in reload); AND NOT PUT BACK: web refused to "
+      .. "reload")
+    says(result, ("%s for %s: presents %s, not %s"):format(lab.endpoints[1], NAME, fingerprint:sub(1, 16),
+      own[1]:sub(1, 16)))
+  end)
+
+  it("is observed where TLS was not offered before", function()
+    local server = lab:postfix { names = { NAME }, start = false }
+    deploy.tool { "rm", "-r", server.service.dir }
+    server:start()
+    assert.same({ "", "" }, deploy.presented(lab, server.endpoints, NAME))
+    deploy.site(lab, { smtp = server.service })
+    local id, fingerprint = deploy.issue(lab)
+    ends(0, deploy.assign(lab, id, "smtp"))
+    assert.same({ fingerprint, fingerprint }, deploy.presented(lab, server.endpoints, NAME))
+    ends(0, lab:run("check"))
+  end)
+end)
+
+describe("services with one folder", function()
+  local lab
+
+  after_each(function() lab:close() end)
+
+  it("that are one daemon are assigned together, by one generation and one reload", function()
+    lab = deploy.lab(function(new)
+      new.mail = new:dovecot { names = { NAME } }
+      local ports = new.mail.endpoints
+      return { imap = deploy.with(new.mail.service, { endpoints = { ports[1], ports[2] } }),
+        pop = deploy.with(new.mail.service, { endpoints = { ports[3], ports[4] } }) }
+    end)
+    local dir = lab.services.imap.dir
+    for _, named in ipairs { "imap", "pop" } do
+      local generations, log = #deploy.contents(dir).names, #lab.mail:log()
+      local id, fingerprint = deploy.issue(lab)
+      ends(0, deploy.assign(lab, id, named))
+      assert.same(deploy.all(lab.mail.endpoints, fingerprint), deploy.presented(lab, lab.mail.endpoints, NAME))
+      assert.same({ "imap observed", "imap observed", "pop observed", "pop observed" }, (deploy.states(lab, id)))
+      assert.equal(generations + 1, #deploy.contents(dir).names)
+      assert.equal(1, select(2, lab.mail:log():sub(log + 1):gsub("SIGHUP received", "")))
+      ends(0, lab:run("check"))
+    end
+  end)
+
+  it("must agree on the access to its keys", function()
+    lab = deploy.lab(function(new)
+      local service = new:dovecot({ names = { NAME }, start = false }).service
+      return { imap = deploy.with(service, { group = "mail" }), pop = deploy.with(service, { group = "adm" }) }
+    end)
+    local contents = deploy.contents(lab.services.imap.dir)
+    local result = ends(2, deploy.assign(lab, deploy.issue(lab), "pop", "--no-observe"))
+    says(result, ("'pop' and 'imap' share '%s', but their 'group' is not the same: adm, mail"):format(
+      lab.services.imap.dir))
+    assert.same(contents, deploy.contents(lab.services.imap.dir))
+  end)
+
+  it("but different daemons are all reloaded", function()
+    lab = deploy.lab(function(new)
+      local dir = new.path .. "/ssl/all"
+      new.web, new.smtp = new:nginx { names = { NAME }, dir = dir }, new:postfix { names = { NAME }, dir = dir }
+      return { web = new.web.service, smtp = new.smtp.service }
+    end)
+    lab.endpoints = { lab.web.endpoints[1], table.unpack(lab.smtp.endpoints) }
+    local id, fingerprint = deploy.issue(lab)
+    ends(0, deploy.assign(lab, id, "web", "--overwrite"))
+    assert.same(deploy.all(lab.endpoints, fingerprint), deploy.presented(lab, lab.endpoints, NAME))
+    local _ <close> = deploy.change(lab, "smtp", { check = { "false" } })
+    local other = deploy.issue(lab)
+    ends(1, deploy.assign(lab, other, "web", "--overwrite"))
+    assert.same(deploy.all(lab.endpoints, fingerprint), deploy.presented(lab, lab.endpoints, NAME))
+  end)
+end)
