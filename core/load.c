@@ -109,6 +109,9 @@ static int l_file(lua_State *L) {
   text = lua_tolstring(L, -1, &length);
   if (text[0] == '#')
     skipped = strcspn(text, "\n");
+  if (text[0] == LUA_SIGNATURE[0])
+    return core_fail(L, "denied", "refused to run code from '%s': it is bytecode",
+                     path);
   lua_pushfstring(L, "@%s", path);
   if (luaL_loadbufferx(L, text + skipped, length - skipped, lua_tostring(L, -1),
                        "t") != LUA_OK)

@@ -43,7 +43,12 @@ local function scan(arguments)
     local argument = arguments[i]
     local option, value = argument:match "^(%-%-[%w-]+)=(.*)$"
     if argument == "--" then
-      table.move(arguments, i, #arguments, #rest + 1, rest)
+      if not name then
+        name, i = arguments[i + 1], i + 1
+      else
+        rest[#rest + 1] = "--"
+      end
+      table.move(arguments, i + 1, #arguments, #rest + 1, rest)
       break
     elseif VALUES[option or argument] then
       if not value then
@@ -98,21 +103,22 @@ local function run_chunk(what)
   local results = table.pack(xpcall(chunk, debug.traceback, table.unpack(what.rest)))
   if not results[1] then return fail(tostring(results[2]), "io") end
   if results.n >= 3 and results[2] == nil and type(results[3]) == "string" then
-    return fail(results[3], results[4])
+    return fail(results[3], results[4], 1) -- whatever the code: it is a program of the user's own
   end
   return 0
 end
 
--- Prints what a script returned: one JSON value, or its text for people.
+-- Prints what a script returned: one JSON value, or its text for people.  A
+-- text that is no lines but bytes comes with a second value, true.
 local function print_result(script, result, context)
-  local text
+  local text, exact
   if globals.json then
     text = require("json").encode(result)
   elseif script.text then
-    text = script.text(result, context)
+    text, exact = script.text(result, context)
   end
   if text and text ~= "" then
-    local ok, message = io.stdout:write(text, text:sub(-1) == "\n" and "" or "\n")
+    local ok, message = io.stdout:write(text, (exact or text:sub(-1) == "\n") and "" or "\n")
     if ok then ok, message = io.stdout:flush() end
     if not ok then return fail("cannot write the result: " .. tostring(message), "io") end
   end
@@ -142,10 +148,6 @@ local function run_script(what)
   local script, message, code = scripts.load(context, what.name)
   if not script then return fail(message, code) end
   local command, arguments = scripts.command(script, what.rest)
-  if globals.help then
-    io.stdout:write(options.help(script, command), "\n")
-    return 0
-  end
   if not command then return fail(arguments, "usage") end
   local parsed
   parsed, message = options.parse(script, command, arguments)
@@ -178,6 +180,7 @@ local function main()
     local host = require "core.host"
     if host.terminal(0) and host.terminal(1) then return run_repl() end
   end
+  if globals.help then what = { name = "help", rest = { what.name, (what.rest[1] or ""):match "^%w.*" } } end
   what.name = what.name or "help"
   return run_script(what)
 end

@@ -35,7 +35,13 @@ local function add_option(parser, option)
   named:argname(option.argument)
   if option.many then named:count "*" end
   if option.choices then named:choices(option.choices) end
-  if option.convert then named:convert(option.convert) end
+  if option.convert then
+    named:convert(function(word)
+      local value, message = option.convert(word)
+      if value == nil then return nil, ("%s: %s"):format(option[1], message) end
+      return value
+    end)
+  end
 end
 
 --- Turns "a,b" into { "a", "b" }, for options that take a list.
@@ -72,7 +78,14 @@ end
 --- Parses a command's arguments.
 -- @return a table by option key | nil, message
 function M.parse(script, command, arguments)
-  local ok, parsed = parser_for(script, command):pparse(arguments)
+  local parser = parser_for(script, command)
+  for _, argument in ipairs(arguments) do
+    if argument == "--" then -- else argparse takes it for the end of a positional, too
+      parser:flag("--"):hidden(true):target "--"
+      break
+    end
+  end
+  local ok, parsed = parser:pparse(arguments)
   if not ok then
     return nil, ("%s; see certwright help %s"):format(parsed, script.name)
   end
@@ -103,7 +116,10 @@ end
 function M.sorted(t)
   local keys = {}
   for key in pairs(t) do keys[#keys + 1] = key end
-  table.sort(keys)
+  table.sort(keys, function(a, b)
+    if type(a) == type(b) then return a < b end
+    return type(a) < type(b)
+  end)
   local i = 0
   return function()
     i = i + 1

@@ -58,8 +58,9 @@ function M.load(context, name)
   end
   local chunk, message, code = loader.file(path)
   if not chunk then return nil, message, code end
-  local script
-  script, message, code = check(path, chunk())
+  local ran, script = pcall(chunk)
+  if not ran then return nil, ("'%s' failed: %s"):format(path, tostring(script)), "parse" end
+  script, message, code = check(path, script)
   if not script then return nil, message, code end
   for command, entry in pairs(script.commands or {}) do
     local ok

@@ -31,7 +31,10 @@ end
 return {
   summary = "list the commands, or explain one",
   role = "auditor",
-  options = { { "command", "the command to explain", argument = "COMMAND", optional = true } },
+  options = {
+    { "command", "the command to explain", argument = "COMMAND", optional = true },
+    { "part", "one of the commands of that command, such as init of ca", argument = "PART", optional = true },
+  },
 
   text = function(result, context)
     if result.help then return result.help end
@@ -57,7 +60,7 @@ return {
     if not args.command then return overview(context) end
     local script, message, code = scripts.load(context, args.command)
     if not script then return nil, message, code end
-    local help = options.help(script, script) .. "\n\nThis is " .. script.path
+    local help = options.help(script, (scripts.command(script, { args.part }))) .. "\n\nThis is " .. script.path
     return { name = script.name, summary = script.summary, path = script.path, site = script.is_site, help = help }
   end,
 }
