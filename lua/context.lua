@@ -65,6 +65,16 @@ local NETWORK = {
   [0x5346414F] = "AFS", [0x73757245] = "Coda", [0x564C] = "NCP", [0x00C36400] = "Ceph",
 }
 
+-- Other users may not look into the state folder: it holds keys.
+local function check_state_folder(self)
+  local status = file.stat(self.state_dir, true)
+  if status and status.mode & 63 ~= 0 then -- 0077
+    return nil, ("the state folder '%s' can be entered by others (mode %04o); to mend it: chmod 700 '%s'")
+      :format(self.state_dir, status.mode, self.state_dir), "denied"
+  end
+  return true
+end
+
 local function make_state_folder(self)
   local ok, message, code = file.mkdirs(self.state_dir, 448) -- 0700
   if not ok then return nil, message, code end
@@ -76,19 +86,11 @@ local function make_state_folder(self)
       .. "database's locks cannot be relied on; choose a local folder with --state"):format(
       self.state_dir, NETWORK[system.type]), "unsupported"
   end
+  ok, message, code = check_state_folder(self)
+  if not ok then return nil, message, code end
   for _, name in ipairs { "keys", "requests", "locks" } do
     ok, message, code = file.mkdirs(self:path(name), 448)
     if not ok then return nil, message, code end
-  end
-  return true
-end
-
--- Other users may not look into the state folder: it holds keys.
-local function check_state_folder(self)
-  local status = file.stat(self.state_dir, true)
-  if status and status.mode & 63 ~= 0 then -- 0077
-    return nil, ("the state folder '%s' can be entered by others (mode %04o); to mend it: chmod 700 '%s'")
-      :format(self.state_dir, status.mode, self.state_dir), "denied"
   end
   return true
 end
@@ -98,7 +100,7 @@ local function open_store(self, path, options)
   local db, message, code = store.open(path, options)
   if not db then return nil, message, code end
   db, message, code = require("schema").prepare(db, not (options and options.readonly))
-  if not db then return nil, message, code end
+  if not db then return nil, ("cannot use '%s': %s"):format(path, message), code end
   self.db = db
   return db
 end
@@ -122,16 +124,16 @@ function M:read()
 end
 
 --- The store, for writing: made when it is missing.  What a crash cut short
--- is finished or undone first.
+-- is finished or undone first.  A dry run reads: it changes nothing.
 -- @return a core.store handle | nil, message, code
 function M:write()
+  if self.dry_run then return self:read() end
   if self.is_writing then return self.db end
   if self.db then
     self.db:close()
     self.db = nil
   end
   local ok, message, code = make_state_folder(self)
-  if ok then ok, message, code = check_state_folder(self) end
   if not ok then return nil, message, code end
   local db
   db, message, code = open_store(self, self:path "store.db")

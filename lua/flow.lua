@@ -17,8 +17,12 @@ function M.steps(context)
   local path = scripts.find(context, "workflow")
   local chunk, message, code = require("loader").file(path)
   if not chunk then return nil, message, code end
+  local ran, names = pcall(chunk)
+  if not ran or type(names) ~= "table" or #names == 0 then
+    return nil, ("'%s' returns no list of steps%s"):format(path, ran and "" or ": " .. tostring(names)), "parse"
+  end
   local steps = {}
-  for i, name in ipairs(chunk()) do
+  for i, name in ipairs(names) do
     local step
     step, message, code = scripts.load(context, name)
     if not step then return nil, message, code end
@@ -43,12 +47,14 @@ function M.holds(list, wanted)
   return false
 end
 
---- Runs a function while an object is locked against other processes.
+--- Runs a function while an object (or "ca", the local CA) is locked against
+-- other processes.  A dry run, which changes nothing, locks nothing.
 -- @return what the function returns | nil, message, "busy"
 function M.locked(context, id, work)
+  if context.dry_run then return work() end
   local lock <close>, message, code = generation.lock(context:path("locks", tostring(id)), 10)
   if not lock then
-    if code == "busy" then message = ("another command is working on %d"):format(id) end
+    if code == "busy" then message = ("another command is working on %s"):format(id) end
     return nil, message, code
   end
   return work()
@@ -57,14 +63,17 @@ end
 --- Makes an object in its first state; inside one transaction.
 -- @param fields columns of the object, with its state
 -- @param names its domains
--- @param finish called with the new id before the commit; may refuse
+-- @param begin called with the fields first: settles its friendly name there
+-- @param finish called with the new id before the commit; each may refuse
 -- @return id | nil, message, code
-function M.create(context, fields, names, finish)
+function M.create(context, fields, names, begin, finish)
   return context.db:transaction(function()
+    local ok, message, code = begin(fields)
+    if not ok then return nil, message, code end
     fields.created_at = os.time()
-    local id, message, code = certificates.add(context.db, fields, names, context:who())
+    local id
+    id, message, code = certificates.add(context.db, fields, names, context:who())
     if not id then return nil, message, code end
-    local ok
     ok, message, code = finish(id)
     if not ok then return nil, message, code end
     return id

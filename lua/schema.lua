@@ -119,7 +119,7 @@ function M.prepare(db, writable)
   local version, message, code = version_of(db)
   if not version then return nil, message, code end
   if version > #M.migrations then
-    return nil, "the store was written by a newer certwright; use that one", "unsupported"
+    return nil, "it was written by a newer certwright; use that one", "unsupported"
   end
   local ok
   if writable then

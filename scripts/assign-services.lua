@@ -8,6 +8,10 @@ local options = require "options"
 
 -- Gives up what the certificate wants but has not.
 local function cancel(args, context, row)
+  if context.dry_run then
+    context:say("would give up what %d wants but has not", row.id)
+    return object.fields(context, row)
+  end
   local db = context.db
   local changed, message, code = db:transaction(function()
     local count = 0
@@ -63,12 +67,7 @@ return {
   text = object.text,
 
   run = function(args, context)
-    local db, message, code
-    if context.dry_run then
-      db, message, code = context:read()
-    else
-      db, message, code = context:write()
-    end
+    local db, message, code = context:write()
     if not db then return nil, message, code end
     local row
     row, message, code = object.find(db, args.cert)

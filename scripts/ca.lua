@@ -2,6 +2,7 @@
 
 local authority = require "ca.local"
 local file = require "core.file"
+local flow = require "flow"
 local json = require "json"
 local text = require "text"
 
@@ -15,6 +16,13 @@ local function fields_of(root, path)
   }, FIELDS)
 end
 
+-- What a dry run prints: nothing was made.
+local function nothing()
+  local fields = {}
+  for _, field in ipairs(FIELDS) do fields[field] = json.null end
+  return json.object(fields, FIELDS)
+end
+
 local function init(_, context)
   local db, message, code = context:write()
   if not db then return nil, message, code end
@@ -22,8 +30,14 @@ local function init(_, context)
   site, message, code = context:site()
   if not site then return nil, message, code end
   local root
-  root, message, code = authority.init(context, site.config.organization)
+  root, message, code = flow.locked(context, "ca", function()
+    return authority.init(context, site.config.organization)
+  end)
   if not root then return nil, message, code end
+  if context.dry_run then
+    context:say("would make a root and an issuing CA in %s", context:path "ca")
+    return nothing()
+  end
   context:say("made a root and an issuing CA in %s", context:path "ca")
   context:say("clients must trust the root: certwright ca root --out root.pem")
   return fields_of(root, context:path("ca", "root.pem"))
@@ -36,7 +50,9 @@ local function root(args, context)
     local ok
     ok, message, code = file.write(args.out, certificate:pem(), { mode = 420, exclusive = not context.yes }) -- 0644
     if not ok then
-      if code == "exists" then message = ("'%s' exists already; say --yes to replace it"):format(args.out) end
+      if code == "exists" and not context.yes then
+        message = ("'%s' exists already; say --yes to replace it"):format(args.out)
+      end
       return nil, message, code
     end
     context:say("wrote the root certificate to %s", args.out)
@@ -47,6 +63,7 @@ local function root(args, context)
 end
 
 local function summary(fields)
+  if fields.subject == json.null then return "" end
   return text.fields { { "Root", text.escape(fields.subject) }, { "SHA-256", fields.fingerprint },
     { "Valid until", fields.not_after } }
 end
