@@ -1,67 +1,11 @@
--- site.lua: the site folder: its values over the shipped ones, checked, and
--- its services.  Missing or empty means the defaults.
+-- site.lua: the site folder: its values over the shipped ones, and its
+-- services and CAs.  Missing or empty means the defaults.
 
 local file = require "core.file"
-local load = require "core.load"
+local settings = require "settings"
 
 local M = {}
 M.__index = M
-
-local FIELDS = {
-  organization = "table", key = "string", ca = "string", cas = "table", anchors = "table",
-  accepted_domains = "table", services = "table", self_signed_days = "number",
-}
-
-local SERVICE_FIELDS = {
-  driver = "string", dir = "string", names = "table", endpoints = "table", owner = "string", group = "string",
-  mode = "string or number", observe_timeout = "number", check = "table", reload = "table", restart = "table",
-}
-
--- Reads a config.lua: values only, in an empty environment.
-local function read(path)
-  local chunk, message, code = load.file(path, {})
-  if not chunk then
-    if code == "missing" then return {} end
-    return nil, message, code
-  end
-  local ok, values = pcall(chunk)
-  if not ok then
-    return nil, ("'%s' may hold values only: %s"):format(path, tostring(values)), "parse"
-  elseif type(values) ~= "table" then
-    return nil, ("'%s' returns no table of values"):format(path), "parse"
-  end
-  return values
-end
-
-local function check_fields(path, prefix, values, fields)
-  for name, value in pairs(values) do
-    if not fields[name] then
-      return nil, ("'%s': there is no setting '%s%s'"):format(path, prefix, tostring(name)), "parse"
-    elseif not fields[name]:find(type(value), 1, true) then
-      return nil, ("'%s': '%s%s' must be a %s, not a %s"):format(path, prefix, name, fields[name], type(value)), "parse"
-    end
-  end
-  return true
-end
-
-local function check(path, values)
-  local ok, message, code = check_fields(path, "", values, FIELDS)
-  if not ok then return nil, message, code end
-  for _, group in ipairs { "services", "cas" } do
-    for name, entry in pairs(values[group] or {}) do
-      if type(name) ~= "string" or not name:match "^%w[%w_-]*$" then
-        return nil, ("'%s': '%s' is not a name for an entry of %s"):format(path, tostring(name), group), "parse"
-      elseif type(entry) ~= "table" then
-        return nil, ("'%s': '%s.%s' must be a table"):format(path, group, name), "parse"
-      end
-      local key = group == "services" and "driver" or "adapter"
-      if type(entry[key]) ~= "string" then
-        return nil, ("'%s': '%s.%s' needs a %s"):format(path, group, name, key), "parse"
-      end
-    end
-  end
-  return true
-end
 
 -- The site's values over the shipped ones; CAs are added to the shipped CAs.
 local function merge(shipped, own)
@@ -74,23 +18,33 @@ local function merge(shipped, own)
   return config
 end
 
---- The site of a context: { config =, policy =, dir = }.
+-- The default CA has to be one of those that there are.
+local function check_ca(path, config)
+  if config.ca == nil or config.cas[config.ca] then return true end
+  return nil, ("'%s': 'ca' is '%s', which is none of 'cas'"):format(path, config.ca), "parse"
+end
+
+--- The site of a context: { config =, own = what its config.lua says, policy =,
+-- dir =, path = of config.lua }.
 -- @return site | nil, message, "parse" | "denied" | "io"
 function M.load(context)
   local dir = context.site_dir
-  local shipped, message, code = read(context.home .. "/lua/defaults/config.lua")
+  local shipped, message, code = settings.read(context.home .. "/lua/defaults/config.lua")
   if not shipped then return nil, message, code end
   local path = dir .. "/config.lua"
   local own
-  own, message, code = read(path)
+  own, message, code = settings.read(path)
   if not own then return nil, message, code end
   local ok
-  ok, message, code = check(path, own)
+  ok, message, code = settings.check(path, own)
   if not ok then return nil, message, code end
   local policy
   policy, message, code = require("policy").load(context.home, dir)
   if not policy then return nil, message, code end
-  return setmetatable({ dir = dir, path = path, config = merge(shipped, own), policy = policy }, M)
+  local config = merge(shipped, own)
+  ok, message, code = check_ca(path, config)
+  if not ok then return nil, message, code end
+  return setmetatable({ dir = dir, path = path, own = own, config = config, policy = policy }, M)
 end
 
 -- Where a distribution keeps keys: Debian's folder, or Red Hat's.
@@ -135,19 +89,13 @@ function M:service(name)
       #known > 0 and "; there are: " .. table.concat(known, ", ") or ", which names none"), "usage"
   end
   local driver, message, code = require("service").load(entry.driver)
-  if not driver then return nil, ("service '%s': %s"):format(name, message), code end
-  local fields = {}
-  for field, kind in pairs(SERVICE_FIELDS) do fields[field] = kind end
-  for field, kind in pairs(driver.fields or {}) do fields[field] = kind end
+  if not driver then return nil, ("'%s': 'services.%s.driver': %s"):format(self.path, name, message), code end
   local ok
-  ok, message, code = check_fields(self.path, "services." .. name .. ".", entry, fields)
+  ok, message, code = settings.check_service(self.path, name, entry, driver.fields)
   if not ok then return nil, message, code end
   local service = { name = name, observe_timeout = 30 }
   for field, value in pairs(entry) do service[field] = value end
   service.dir = (service.dir or default_dir(name)):gsub("(.)/+$", "%1")
-  if service.dir:sub(1, 1) ~= "/" then
-    return nil, ("'%s': 'services.%s.dir' must be an absolute path"):format(self.path, name), "parse"
-  end
   if entry.mode then
     service.mode, message, code = mode_of(self.path, name, entry.mode)
     if not service.mode then return nil, message, code end
@@ -195,7 +143,7 @@ function M:ca(name)
       "usage"
   end
   local adapter, message, code = require("ca").load(entry.adapter)
-  if not adapter then return nil, ("CA '%s': %s"):format(name, message), code end
+  if not adapter then return nil, ("'%s': 'cas.%s.adapter': %s"):format(self.path, name, message), code end
   local ca = { name = name }
   for field, value in pairs(entry) do ca[field] = value end
   ca.how = adapter

@@ -11,10 +11,12 @@ local function site_anchors(context, site)
   local anchors = {}
   for _, path in ipairs(site.config.anchors) do
     local bytes, message, code = file.read(path)
-    if not bytes then return nil, message, code end
     local list
-    list, message, code = cert.parse(bytes)
-    if not list then return nil, ("cannot read the anchor '%s': %s"):format(path, message), code end
+    if bytes then
+      list, message, code = cert.parse(bytes)
+      if not list then message = ("'%s': %s"):format(path, message) end
+    end
+    if not list then return nil, ("'%s': 'anchors': %s"):format(site.path, message), code end
     table.move(list, 1, #list, #anchors + 1, anchors)
   end
   local root = require("ca.local").root(context)

@@ -14,7 +14,7 @@ local M = {}
 local CONTRACT = { summary = "string", submit = "function", collect = "function" }
 
 --- Loads the adapter of this name, the site's own first.
--- @return adapter | nil, message, "parse" | "usage"
+-- @return adapter | nil, message, "parse" | "missing"
 function M.load(name)
   if not name:match "^%w[%w_-]*$" then
     return nil, ("'%s' is not a name of an adapter"):format(name), "parse"
@@ -23,11 +23,11 @@ function M.load(name)
   if not ok then
     local text = tostring(adapter)
     if text:find("module 'ca." .. name .. "' not found", 1, true) then
-      return nil, ("there is no adapter '%s'"):format(name), "usage"
+      return nil, ("there is no adapter '%s'"):format(name), "missing"
     end
     return nil, text, "parse"
   end
-  for field, kind in pairs(CONTRACT) do
+  for field, kind in require("options").sorted(CONTRACT) do
     if type(adapter) ~= "table" or type(adapter[field]) ~= kind then
       return nil, ("adapter ca/%s.lua: '%s' must be a %s"):format(name, field, kind), "parse"
     end
