@@ -71,6 +71,16 @@ local function gather(site, args)
   return names.list(list)
 end
 
+-- Who decided a value: the site's policy, its config.lua where the shipped
+-- policy takes the value from there, or the shipped policy.
+local SETTING = { key = "key", subject = "organization", ca = "ca" }
+
+local function decider(site, field)
+  local source = site.policy:source(field)
+  local setting = SETTING[field]
+  return not site.policy.own[field] and setting and site.own[setting] ~= nil and site.path or source
+end
+
 -- Asks the policy for a value that no option gave; remembers who decided.
 local function decide(draft, site, field, given, kind)
   if given ~= nil then
@@ -81,27 +91,42 @@ local function decide(draft, site, field, given, kind)
   local value, message, code = site.policy:value(field, draft, kind)
   if value == nil then return nil, message, code end
   draft[field] = value
-  draft.decided[field] = site.policy:source(field)
+  draft.decided[field] = decider(site, field)
+  return true
+end
+
+-- The failure of a value that the policy decided names the function: it is not
+-- the caller's.
+local function blame(draft, site, field, message, code)
+  if draft.decided[field] == "option" then return nil, message, code end
+  return nil, ("%s in '%s': %s"):format(field, site.policy:source(field), message), "refused"
+end
+
+local function check_strings(list)
+  for _, value in pairs(list) do
+    if type(value) ~= "string" then return nil, ("it holds a %s, not only strings"):format(type(value)) end
+  end
   return true
 end
 
 local function extra_domains(draft, site)
   local extra, message, code = site.policy:value("extra_domains", draft, "table")
   if not extra then return nil, message, code end
-  if #extra == 0 then return true end
+  if next(extra) == nil then return true end
+  local ok
+  ok, message = check_strings(extra)
+  if ok then ok, message = names.list(extra) end
+  if not ok then return blame(draft, site, "extra_domains", message) end
   add(draft.domains, extra)
-  draft.domains, message, code = names.list(draft.domains)
-  if not draft.domains then
-    return nil, ("extra_domains in '%s': %s"):format(site.policy:source "extra_domains", message), code
-  end
+  draft.domains = names.list(draft.domains)
   draft.decided.extra_domains = site.policy:source "extra_domains"
   return true
 end
 
 -- The common name stands first among the domains, once.
-local function common_name_first(draft)
+local function common_name_first(draft, site)
   local name, message, code = names.check(draft.common_name)
-  if not name then return nil, message, code end
+  if not name then return blame(draft, site, "common_name", message, code) end
   local list = { name }
   for _, domain in ipairs(draft.domains) do
     if domain ~= name then list[#list + 1] = domain end
@@ -122,12 +147,25 @@ end
 
 local SUBJECT = { organization = "O", unit = "OU", locality = "L", state_name = "ST", country = "C" }
 
-local function subject(draft, site, args)
+-- What the subject starts from: a renewal's old one, else the policy's.
+local function base_subject(draft, site, known)
+  if known.subject then
+    draft.decided.subject = "option"
+    return known.subject
+  end
   local base, message, code = site.policy:value("subject", draft, "table")
+  if not base then return nil, message, code end
+  draft.decided.subject = decider(site, "subject")
+  local ok, why = check_strings(base)
+  if not ok then return blame(draft, site, "subject", why) end
+  return base
+end
+
+local function subject(draft, site, args, known)
+  local base, message, code = base_subject(draft, site, known)
   if not base then return nil, message, code end
   draft.subject = {}
   for attribute, value in pairs(base) do draft.subject[attribute] = value end
-  draft.decided.subject = site.policy:source "subject"
   for option, attribute in pairs(SUBJECT) do
     if args[option] then
       draft.subject[attribute] = args[option]
@@ -143,10 +181,25 @@ local function subject(draft, site, args)
   return true
 end
 
+local function friendly_name(draft, site)
+  local name, message, code = names.friendly(draft.friendly_name)
+  if name then return name end
+  if draft.decided.friendly_name ~= "option" then message = message .. "; choose one with --name" end
+  return blame(draft, site, "friendly_name", message, code)
+end
+
+-- A CA that cannot be submitted to is said now, not after a person's review.
+local function check_ca(draft, site)
+  if site.config.cas[draft.ca] then return true end
+  local _, message, code = site:ca(draft.ca)
+  return blame(draft, site, "ca", message, code)
+end
+
 --- Makes the draft of a request.
 -- @param site as site.lua loads it
 -- @param args the options of new-request, by key
--- @param known { local_ca = bool, from = row of the certificate to renew or nil }
+-- @param known { local_ca = bool, from = row of the certificate to renew or
+--   nil, subject = its attributes without the common name or nil }
 -- @return draft { friendly_name, common_name, domains, key, subject, ca,
 --   services, decided = { field = file or "option" }, ... }
 --   | nil, message, "usage" | "limit" | "refused" | ...
@@ -157,24 +210,25 @@ function M.make(site, args, known)
   }
   local domains, message, code = gather(site, args)
   if not domains then return nil, message, code end
-  if #domains == 0 and known.from then domains = { table.unpack(known.from.domains) } end
+  local from = known.from or {}
+  local is_same = #domains == 0 -- a renewal for the same names
+  if is_same then domains = { table.unpack(from.domains or {}) } end
   if #domains == 0 then
     return nil, "no name to ask for: give --domain NAME (repeat), --services LIST, or --root-domain D --wildcard",
       "usage"
   end
   draft.domains = domains
-  local from = known.from or {}
+  local common_name = args.common_name and domains[1] or is_same and from.common_name or nil
   local steps = {
     function() return extra_domains(draft, site) end,
-    function()
-      return decide(draft, site, "common_name", args.common_name and domains[1] or from.common_name, "string")
-    end,
-    function() return common_name_first(draft) end,
+    function() return decide(draft, site, "common_name", common_name, "string") end,
+    function() return common_name_first(draft, site) end,
     function() return decide(draft, site, "friendly_name", args.name or from.friendly_name, "string") end,
-    function() return names.friendly(draft.friendly_name) end,
+    function() return friendly_name(draft, site) end,
     function() return decide(draft, site, "key", args.key or from.key, "string") end,
-    function() return subject(draft, site, args) end,
+    function() return subject(draft, site, args, known) end,
     function() return decide(draft, site, "ca", args.ca, "string") end,
+    function() return check_ca(draft, site) end,
     function() return validate(draft, site) end,
   }
   for _, step in ipairs(steps) do

@@ -55,6 +55,9 @@ function M.check(name)
     local ok, message, code = check_label(label, shown)
     if not ok then return nil, message, code end
   end
+  if body:match "%.%d+$" then -- RFC 1123, section 2.1
+    return nil, ("'%s' is neither a domain name nor an IP address"):format(shown), "usage"
+  end
   return plain
 end
 

@@ -16,12 +16,19 @@ local M = {}
 
 local DAY = 86400
 
+-- The first characters of a text.
+local function cut(name, length)
+  return name:sub(1, (utf8.offset(name, length + 1) or #name + 1) - 1)
+end
+
 --- Settles the friendly name: a name that was given must be free, a suggested
--- one is made free; a renewal takes the old one over.
+-- one is made free; a renewal takes the old one over.  It holds only inside
+-- the transaction that adds the object.
 -- @return draft | nil, message, "exists" | ...
 function M.name(context, draft, args, from)
   if from and draft.friendly_name == from.friendly_name then return draft end
-  local base, number = draft.friendly_name, 1
+  local base, number = draft.suggested_name or draft.friendly_name, 1
+  draft.suggested_name, draft.friendly_name = base, base
   while true do
     local rows, message, code = certificates.named(context.db, draft.friendly_name)
     if not rows then return nil, message, code end
@@ -31,19 +38,25 @@ function M.name(context, draft, args, from)
         text.escape(args.name), rows[1].id), "exists"
     end
     number = number + 1
-    draft.friendly_name = ("%s (%d)"):format(base:sub(1, 58), number)
+    local suffix = (" (%d)"):format(number)
+    draft.friendly_name = cut(base, 63 - #suffix) .. suffix
   end
 end
 
-local function obtain_key(context, draft, args, from)
-  if not args.reuse_key then
-    local made, message, code = key.generate(draft.key)
-    if not made and code == "unsupported" then
-      return nil, ("unknown kind of key '%s': use rsa:2048, rsa:3072, rsa:4096, ec:P-256, ec:P-384 or ed25519")
-        :format(text.escape(draft.key)), "usage"
-    end
-    return made, message, code
+-- A kind of key that cannot be made is the fault of who chose it.
+local function make_key(draft)
+  local made, message, code = key.generate(draft.key)
+  if made then return made end
+  if code == "unsupported" then
+    message = ("unknown kind of key '%s': use rsa:2048, rsa:3072, rsa:4096, ec:P-256, ec:P-384 or ed25519")
+      :format(text.escape(draft.key))
   end
+  if draft.decided.key ~= "option" then message = ("key in '%s': %s"):format(draft.decided.key, message) end
+  return nil, message, "usage"
+end
+
+local function obtain_key(context, draft, args, from)
+  if not args.reuse_key then return make_key(draft) end
   if not from.has_private_key then
     return nil, ("cannot reuse the key of %d: it is not here"):format(from.id), "missing"
   end
@@ -54,7 +67,7 @@ end
 local function write_out(context, args, bytes)
   if not args.out then return true end
   local ok, message, code = file.write(args.out, bytes, { mode = 420, exclusive = not context.yes }) -- 0644
-  if not ok and code == "exists" then
+  if not ok and code == "exists" and not context.yes then
     message = ("'%s' exists already; say --yes to replace it"):format(args.out)
   end
   return ok, message, code
@@ -92,13 +105,32 @@ local function self_sign(context, secret, signed, kind)
   }
 end
 
-local function complete_self_signed(context, id, secret, signed, kind)
+-- What a self-signed object has at once: it never waits for a CA.
+local function complete_self_signed(context, fields, secret, signed, kind)
   local certificate, message, code = self_sign(context, secret, signed, kind)
   if not certificate then return nil, message, code end
-  local columns, names = completion.columns(context, { certificate })
-  if not columns then return nil, names, code end
-  columns.self_signed = true
-  return flow.advance(context, id, { "created" }, "completed", columns, { names = names, detail = "self-signed" })
+  local columns
+  columns, message, code = completion.columns(context, { certificate })
+  if not columns then return nil, message, code end
+  for column, value in pairs(columns) do fields[column] = value end
+  fields.state, fields.self_signed, fields.ca = "completed", true, nil
+  return true
+end
+
+--- The attributes of the subject that an object was asked for with, but for
+-- its common name.
+-- @return table | nil, message, code
+function M.subject(context, row)
+  local bytes, message, code = file.read(context:path("requests", row.id .. ".csr"))
+  if not bytes then return nil, message, code end
+  local parsed
+  parsed, message, code = request.parse(bytes)
+  if not parsed then return nil, message, code end
+  local subject = {}
+  for _, part in ipairs(parsed:fields().subject_parts) do
+    if part.type ~= "CN" then subject[part.type] = part.value end
+  end
+  return subject
 end
 
 --- Makes the key, the request and the object.
@@ -119,23 +151,25 @@ function M.create(context, draft, args, from)
   if not signed then return nil, "cannot make the request: " .. message, code end
   local fields = signed:fields()
   local out = args.form == "der" and signed:der() or signed:pem()
-  local id
-  id, message, code = flow.create(context, {
-    state = "created", friendly_name = draft.friendly_name, subject = fields.subject,
-    common_name = draft.common_name, key = fields.key, public_key = fields.public_key,
-    exportable = args.exportable or false, ca = draft.ca, replaces = from and from.id,
-  }, draft.domains, function(new)
-    return write_files(context, new, secret, signed, args, out)
-  end)
-  if not id then return nil, message, code end
+  local columns = {
+    state = "created", subject = fields.subject, common_name = draft.common_name, key = fields.key,
+    public_key = fields.public_key, exportable = args.exportable or false, ca = draft.ca, replaces = from and from.id,
+  }
   if args.self_signed then
     local ok
-    ok, message, code = complete_self_signed(context, id, secret, signed, draft.key)
+    ok, message, code = complete_self_signed(context, columns, secret, signed, draft.key)
     if not ok then return nil, message, code end
   elseif not args.out then
     context.printed = out
   end
-  return id
+  return flow.create(context, columns, fields.domains, function(row)
+    local named, why, what = M.name(context, draft, args, from)
+    if not named then return nil, why, what end
+    row.friendly_name = named.friendly_name
+    return true
+  end, function(id)
+    return write_files(context, id, secret, signed, args, out)
+  end)
 end
 
 return M

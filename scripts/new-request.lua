@@ -3,12 +3,33 @@
 
 local certificates = require "certificates"
 local draft = require "draft"
+local json = require "json"
 local object = require "object"
 local options = require "options"
 local request = require "request"
 
+-- The request itself, where it is for nobody's file; DER byte for byte.
 local function text(result, context)
-  return context.printed or object.text(result)
+  return context.printed or object.text(result), context.printed ~= nil
+end
+
+-- The certificate to renew, its subject, or why it cannot be renewed.
+local function renewed(args, context)
+  if not args.from then
+    if args.reuse_key then return nil, "--reuse-key needs --from CERT", "usage" end
+    return {}
+  elseif args.reuse_key and args.key then
+    return nil, "--reuse-key keeps the key: --key cannot be given with it", "usage"
+  end
+  local from, message, code = object.find(context.db, args.from)
+  if not from then return nil, message, code end
+  if from.state ~= "completed" then
+    return nil, ("cannot renew %d: it has no certificate yet, it is %s"):format(from.id, from.state), "mismatch"
+  end
+  local subject
+  subject, message, code = request.subject(context, from)
+  if not subject and code ~= "missing" then return nil, message, code end
+  return { from = from, subject = subject }
 end
 
 -- What --dry-run says: every value and who decided it.
@@ -29,6 +50,13 @@ local function explain(made)
   line("subject", table.concat(subject, ", "))
   line("ca", made.ca)
   return shown.table(lines)
+end
+
+local function values(made)
+  return json.object({
+    friendly_name = made.friendly_name, common_name = made.common_name, domains = json.array(made.domains),
+    key = made.key, subject = json.object(made.subject), ca = made.ca, decided = json.object(made.decided),
+  }, { "friendly_name", "common_name", "domains", "key", "subject", "ca", "decided" })
 end
 
 return {
@@ -63,32 +91,23 @@ return {
   text = text,
 
   run = function(args, context)
-    local db, message, code
-    if context.dry_run then
-      db, message, code = context:read()
-    else
-      db, message, code = context:write()
-    end
+    local db, message, code = context:write()
     local site
     if db then site, message, code = context:site() end
     if not site then return nil, message, code end
-    local from
-    if args.from then
-      from, message, code = object.find(db, args.from)
-      if not from then return nil, message, code end
-    elseif args.reuse_key then
-      return nil, "--reuse-key needs --from CERT", "usage"
-    end
+    local known
+    known, message, code = renewed(args, context)
+    if not known then return nil, message, code end
+    local from = known.from
+    known.local_ca = require("ca.local").exists(context)
     local made
-    made, message, code = draft.make(site, args, { local_ca = require("ca.local").exists(context), from = from })
+    made, message, code = draft.make(site, args, known)
     if not made then return nil, message, code end
     made, message, code = request.name(context, made, args, from)
     if not made then return nil, message, code end
     if context.dry_run then
-      context.printed = explain(made)
-      return { friendly_name = made.friendly_name, common_name = made.common_name,
-        domains = require("json").array(made.domains), key = made.key, subject = made.subject, ca = made.ca,
-        decided = made.decided }
+      context.printed = explain(made) .. "\n"
+      return values(made)
     end
     local id
     id, message, code = request.create(context, made, args, from)

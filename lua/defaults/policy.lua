@@ -7,9 +7,9 @@
 -- wildcard, config (the site's values) and local_ca (whether one was made).
 local M = {}
 
--- A person's label for the object.
+-- A person's label for the object, at most 63 characters.
 function M.friendly_name(draft)
-  return draft.common_name
+  return draft.common_name:sub(1, 63)
 end
 
 -- The name that stands as CN; it is always among the domains as well.
