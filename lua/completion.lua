@@ -14,14 +14,21 @@ local M = {}
 -- it to the CA without saying so.
 M.from = { "created", "submitted" }
 
--- The certificate of a pile whose key a pending request waits for.
-local function match_pending(db, pile)
-  for _, certificate in ipairs(pile) do
-    local rows, message, code = certificates.with_key(db, certificate:public_key())
-    if not rows then return nil, message, code end
-    for _, row in ipairs(rows) do
-      if flow.holds(M.from, row.state) then return certificate, row end
-      if row.fingerprint == certificate:fingerprint() then return certificate, row end
+-- The certificate of a pile that belongs to a request, and that request: the
+-- one that has it already, else one that is pending, else whichever has its key.
+local function match_any(db, pile)
+  local fits = {
+    function(row, certificate) return row.fingerprint == certificate:fingerprint() end,
+    function(row) return flow.holds(M.from, row.state) end,
+    function() return true end,
+  }
+  for _, is_fit in ipairs(fits) do
+    for _, certificate in ipairs(pile) do
+      local rows, message, code = certificates.with_key(db, certificate:public_key())
+      if not rows then return nil, message, code end
+      for _, row in ipairs(rows) do
+        if is_fit(row, certificate) then return certificate, row end
+      end
     end
   end
   return false
@@ -49,7 +56,7 @@ end
 
 --- Finds the certificate for a request in a pile, and the request for it.
 -- @param pile array of core.cert in any order
--- @param row the request that was named, or nil: any that is pending
+-- @param row the request that was named, or nil: any, a pending one first
 -- @return certificate, row | nil, message, "mismatch" | ...
 function M.match(db, pile, row)
   if row then
@@ -59,7 +66,7 @@ function M.match(db, pile, row)
     return nil, ("no certificate here has the key of request %d (%s): there is %s; %s"):format(row.id,
       row.public_key:sub(1, 16), keys_of(pile), waiting_keys(db)), "mismatch"
   end
-  local certificate, found, code = match_pending(db, pile)
+  local certificate, found, code = match_any(db, pile)
   if certificate == nil then return nil, found, code end
   if not certificate then
     return nil, ("no request has the key of %s; %s"):format(keys_of(pile), waiting_keys(db)), "mismatch"
@@ -100,7 +107,8 @@ local function compare(row, fields)
   local added = difference(fields.domains, row.domains)
   if #added > 0 then warn("mismatch", "in the certificate but not asked for: %s", text.names(added)) end
   local purposes = fields.extended_key_usage
-  if #purposes > 0 and not flow.holds(purposes, "serverAuth") then
+  if #purposes > 0 and not flow.holds(purposes, "serverAuth")
+    and not flow.holds(purposes, "anyExtendedKeyUsage") then
     warn("mismatch", "not for servers: its extended key usage is %s", table.concat(purposes, ", "))
   end
   return warnings
@@ -129,6 +137,10 @@ function M.columns(context, chain)
   local renew_at
   renew_at, message, code = site.policy:value("renew_at", fields, "number")
   if not renew_at then return nil, message, code end
+  renew_at = math.tointeger(renew_at // 1)
+  if not renew_at then
+    return nil, ("renew_at in '%s' must return a time, in seconds"):format(site.policy:source "renew_at"), "refused"
+  end
   local untrusted
   untrusted, message, code = trust.reason(context, chain)
   if untrusted == nil then return nil, message, code end
@@ -138,7 +150,7 @@ function M.columns(context, chain)
     certificate = chain[1]:pem(), chain = table.concat(issuers), fingerprint = fields.fingerprint,
     thumbprint = fields.thumbprint, serial = fields.serial, issuer = fields.issuer, subject = fields.subject,
     common_name = fields.common_name or certificates.NULL, not_before = fields.not_before,
-    not_after = fields.not_after, renew_at = math.floor(renew_at), untrusted = untrusted or certificates.NULL,
+    not_after = fields.not_after, renew_at = renew_at, untrusted = untrusted or certificates.NULL,
   }, fields.domains
 end
 
@@ -149,6 +161,8 @@ function M.complete(context, row, leaf, pile)
   if row.fingerprint == leaf:fingerprint() then return true end -- run again
   if row.state == "completed" then
     return nil, ("%d is completed already, with another certificate (%s)"):format(row.id, row.fingerprint), "exists"
+  elseif not flow.holds(M.from, row.state) then
+    return nil, ("cannot complete %d: it was %s"):format(row.id, row.state), "mismatch"
   end
   local fields = leaf:fields()
   local ok, message, code = refuse(fields, os.time())
@@ -163,6 +177,7 @@ function M.complete(context, row, leaf, pile)
     table.insert(warnings, { code = "untrusted", message = columns.untrusted })
   end
   columns.warnings = json.compact(json.array(warnings))
+  if context.dry_run then return true end
   return flow.advance(context, row.id, M.from, "completed", columns,
     { names = names, detail = "fingerprint " .. columns.fingerprint })
 end

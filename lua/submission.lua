@@ -80,7 +80,7 @@ function M.collect(context, row)
   if not ca then return nil, order, code end
   local bytes, message
   bytes, message, code = ca.how.collect(ca, order, context)
-  if not bytes and code == "rejected" then
+  if not bytes and code == "rejected" and not context.dry_run then
     flow.advance(context, row.id, M.from, "rejected", {}, { detail = text.escape(message) })
   end
   return bytes, message, code

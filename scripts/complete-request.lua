@@ -11,7 +11,7 @@ local text = require "text"
 
 local function add_certificates(pile, bytes, source)
   local list, message, code = cert.parse(bytes)
-  if not list then return nil, ("cannot read '%s': %s"):format(source, message), code end
+  if not list then return nil, ("'%s': %s"):format(source, message), code end
   table.move(list, 1, #list, #pile + 1, pile)
   return pile
 end
@@ -22,7 +22,7 @@ local function from_files(paths)
     local bytes, message, code = file.read(path)
     if not bytes then return nil, message, code end
     local ok
-    ok, message, code = add_certificates(pile, bytes, path == "-" and "standard input" or path)
+    ok, message, code = add_certificates(pile, bytes, path)
     if not ok then return nil, message, code end
   end
   return pile
@@ -31,7 +31,7 @@ end
 local function from_ca(context, row)
   local bytes, message, code = submission.collect(context, row)
   if not bytes then return nil, message, code end
-  return add_certificates({}, bytes, "the answer of the CA '" .. row.ca .. "'")
+  return add_certificates({}, bytes, "the answer of " .. row.ca)
 end
 
 return {
@@ -73,15 +73,15 @@ return {
     local leaf, found
     leaf, found, code = completion.match(db, pile, row)
     if not leaf then return nil, found, code end
-    if context.dry_run then
-      context:say("would complete request %d with certificate %s", found.id, leaf:fingerprint())
-      return object.fields(context, found)
-    end
     local ok
     ok, message, code = flow.locked(context, found.id, function()
       return completion.complete(context, found, leaf, pile)
     end)
     if not ok then return nil, message, code end
+    if context.dry_run then
+      context:say("would complete request %d with certificate %s", found.id, leaf:fingerprint())
+      return object.fields(context, found)
+    end
     local result
     result, message, code = object.read(context, found.id)
     if not result then return nil, message, code end

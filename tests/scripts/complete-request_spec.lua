@@ -1,0 +1,308 @@
+-- complete-request: what a CA outside sent, in whatever form and order, for the
+-- request that waits for it; and what cannot be right.
+
+local here = debug.getinfo(1, "S").source:match "^@(.-)scripts/[^/]*$"
+local Desk = dofile(here .. "support/desk.lua")
+local json = require "dkjson"
+
+describe("complete-request", function()
+  local desk, outside
+
+  setup(function()
+    desk = Desk.new "complete"
+    outside = desk:outside()
+  end)
+  teardown(function() desk:close() end)
+  before_each(function() desk:clear() end)
+
+  -- The fields of a certificate in openssl's words.
+  local function openssl_fields(path)
+    local function field(option) return desk:openssl("x509", "-in", path, "-noout", option):match "=%s*(.-)\n" end
+    local function time(text)
+      local months = { Jan = 1, Feb = 2, Mar = 3, Apr = 4, May = 5, Jun = 6, Jul = 7, Aug = 8, Sep = 9, Oct = 10,
+        Nov = 11, Dec = 12 }
+      local month, day, clock, year = text:match "(%a+)%s+(%d+) (%S+) (%d+) GMT"
+      return ("%s-%02d-%02dT%sZ"):format(year, months[month], day, clock)
+    end
+    return {
+      fingerprint = desk:digest("certificate", desk:read(path)), serial = field("-serial"):lower(),
+      thumbprint = field("-fingerprint"):gsub(":", ""):lower(), not_before = time(field "-startdate"),
+      not_after = time(field "-enddate"),
+    }
+  end
+
+  local function completed_with(path, object)
+    local expected = openssl_fields(path)
+    assert.same({ "completed", expected.fingerprint, expected.thumbprint, expected.serial, expected.not_before,
+      expected.not_after }, { object.state, object.fingerprint, object.thumbprint, object.serial, object.not_before,
+      object.not_after })
+  end
+
+  describe("takes", function()
+    it("PEM, by id, and keeps the chain that it came with", function()
+      local id, _, request = desk:ask("--domain", "a.test", "--domain", "b.test")
+      local path = desk:sign(request)
+      local bundle = desk:write("bundle.pem", desk:read(path) .. desk:read(outside .. "/cert.pem"))
+      local object, result = desk:done("complete-request", id, "--file", bundle)
+      completed_with(path, object)
+      assert.same({ "CN=Outside issuing", "CN=a.test" }, { object.issuer, object.subject })
+      assert.is_true(desk:verifies(1, desk.root .. "/cert.pem", "b.test"))
+      assert.equal(("request 1 is completed: valid until %s, SHA-256 %s\n"):format(object.not_after,
+        object.fingerprint), result.stderr:match "[^\n]*\n")
+    end)
+
+    it("PEM, found by its key, however many wait", function()
+      local ids, paths = {}, {}
+      for i, kind in ipairs { "ec:P-256", "rsa:2048", "ed25519" } do
+        local id, _, request = desk:ask("--domain", ("host%d.test"):format(i), "--key", kind)
+        ids[i], paths[i] = id, desk:sign(request)
+      end
+      for _, i in ipairs { 2, 3, 1 } do
+        local object = desk:done("complete-request", "--file", paths[i])
+        assert.same({ ids[i], ("host%d.test"):format(i) }, { tostring(object.id), object.common_name })
+        completed_with(paths[i], object)
+      end
+    end)
+
+    it("DER, PEM from standard input, and pieces in any order with text around them", function()
+      local id, _, request = desk:ask("--domain", "a.test")
+      local path = desk:sign(request)
+      local der = desk:write("leaf.der", desk:openssl("x509", "-in", path, "-outform", "DER"))
+      completed_with(path, desk:done("complete-request", id, "--file", der, "--file", outside .. "/cert.pem"))
+      assert.is_true(desk:verifies(1, desk.root .. "/cert.pem", "a.test"))
+
+      local second, _, other = desk:ask("--domain", "b.test")
+      path = desk:sign(other)
+      local mail = "Dear customer,\r\n\n" .. desk:read(desk.root .. "/cert.pem") .. "subject=/CN=x\n"
+        .. desk:read(outside .. "/cert.pem") .. desk:read(path) .. "\nYours"
+      completed_with(path, desk:done("complete-request", "--file", "-", { stdin = mail }))
+      assert.is_true(desk:verifies(2, desk.root .. "/cert.pem", "b.test"))
+      assert.equal(desk:read(outside .. "/cert.pem"), select(2, desk:kept(second))) -- without its root
+    end)
+
+    it("a certificate for a request that was never submitted, as well as one that was", function()
+      local id, _, request = desk:ask("--domain", "a.test")
+      desk:waits("submit-request", id)
+      local path = desk:sign(request)
+      completed_with(path, desk:done("complete-request", id, "--file", path))
+    end)
+  end)
+
+  describe("says what differs from what was asked for:", function()
+    it("names that are missing or more", function()
+      local id, _, request = desk:ask("--domain", "a.test", "--domain", "b.test")
+      local path = desk:sign(request, { names = { "a.test", "c.test", "d.test" } })
+      local object, result = desk:done("complete-request", id, "--file", path, "--file", outside .. "/cert.pem")
+      assert.same({ "a.test", "c.test", "d.test" }, object.domains)
+      assert.same({
+        { code = "mismatch", message = "asked for but not in the certificate: b.test" },
+        { code = "mismatch", message = "in the certificate but not asked for: c.test, d.test" },
+        { code = "untrusted", message = 'no trusted issuer for "Outside issuing": "Outside root" is not in the chain '
+          .. 'and is not a known anchor' },
+      }, object.warnings)
+      assert.is_truthy(result.stderr:find("certwright: warning: asked for but not in the certificate: b.test\n", 1,
+        true))
+    end)
+
+    it("a purpose that is not a server's", function()
+      local id, _, request = desk:ask("--domain", "a.test")
+      local path = desk:sign(request, { names = { "a.test" },
+        extensions = "extendedKeyUsage = clientAuth, codeSigning" })
+      local object = desk:done("complete-request", id, "--file", path)
+      assert.same({ code = "mismatch",
+        message = "not for servers: its extended key usage is clientAuth, codeSigning" }, object.warnings[1])
+    end)
+
+    it("nothing, when it is as it was asked for and its root is an anchor of the site", function()
+      desk:write("site/config.lua", ("return { anchors = { %q } }"):format(desk.root .. "/cert.pem"))
+      local id, _, request = desk:ask("--domain", "a.test", "--domain", "2001:db8:0:0::1")
+      local object = desk:done("complete-request", id, "--file", desk:sign(request), "--file", outside .. "/cert.pem")
+      assert.same({ {}, "Valid" }, { object.warnings, object.status })
+    end)
+
+    it("that nobody here trusts it", function()
+      local id, _, request = desk:ask("--domain", "a.test")
+      local object = desk:done("complete-request", id, "--file", desk:sign(request))
+      assert.equal("Untrusted", object.status)
+      assert.equal("untrusted", object.warnings[1].code)
+      assert.is_truthy(object.warnings[1].message:find("Outside issuing", 1, true))
+    end)
+  end)
+
+  describe("refuses, and changes nothing:", function()
+    local id, request, before
+
+    before_each(function()
+      local object
+      id, object, request = desk:ask("--domain", "a.test")
+      assert.equal("created", object.state)
+      before = desk:snapshot()
+    end)
+
+    -- Runs it by id and by key: both say the same.
+    local function refuses(code, message, path)
+      desk:refuses(1, code, message, "complete-request", id, "--file", path)
+      desk:refuses(1, code, message, "complete-request", "--file", path)
+      desk:refuses(1, code, message, "complete-request", "--file", path, "--dry-run")
+      assert.equal("created", desk:done("show", id).state)
+    end
+
+    it("a certificate that has expired", function()
+      refuses("expired", "the certificate 'a.test' expired on TIME", desk:sign(request, { from = -20, to = -10 }))
+    end)
+
+    it("a certificate that is not valid yet", function()
+      refuses("expired", "the certificate 'a.test' is not valid before TIME", desk:sign(request, { from = 1, to = 90 }))
+    end)
+
+    it("the certificate of a CA", function()
+      refuses("mismatch", "'a.test' is the certificate of a CA, not of a server", desk:sign(request, { is_ca = true }))
+    end)
+
+    it("a certificate of another key, naming both and what waits", function()
+      local other = desk.lab:certificate { names = { "a.test" }, ca = outside }
+      local key = desk:digest("request", desk:read(request)):sub(1, 16)
+      local public = desk:openssl("x509", "-in", other .. "/cert.pem", "-noout", "-pubkey")
+      local theirs = desk:openssl("dgst", "-sha256", "-r",
+        { stdin = desk:openssl("pkey", "-pubin", "-outform", "DER", { stdin = public }) }):sub(1, 16)
+      local waiting = ("these wait:\n  1  a.test  a.test  key %s"):format(key)
+      local result = desk:run("complete-request", id, "--file", other .. "/cert.pem")
+      assert.same({ 1, ("certwright: no certificate here has the key of request 1 (%s): there is 'a.test' (key %s); "
+        .. "%s\n"):format(key, theirs, waiting) }, { result.status, result.stderr })
+      result = desk:run("complete-request", "--file", other .. "/cert.pem")
+      assert.same({ 1, ("certwright: no request has the key of 'a.test' (key %s); %s\n"):format(theirs, waiting) },
+        { result.status, result.stderr })
+      local value = json.decode(desk:run("--json", "complete-request", "--file", other .. "/cert.pem").stdout)
+      assert.equal("mismatch", value.error.code)
+      assert.is_true(before == desk:snapshot())
+    end)
+
+    it("what is no certificate, is empty or is not there", function()
+      local path = desk:write("reply.txt", "we are closed on Fridays")
+      refuses("parse", "'LAB/reply.txt': cannot read certificates: none is there", path)
+      desk:write("reply.txt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+      assert.equal("parse", json.decode(desk:run("--json", "complete-request", id, "--file", path).stdout).error.code)
+      desk:refuses(1, "missing", "cannot read 'LAB/none.pem': No such file or directory", "complete-request", id,
+        "--file", desk.path .. "/none.pem")
+      assert.equal(1, desk:run("complete-request", id, "--file", "-", { stdin = "" }).status)
+      assert.is_true(before == desk:snapshot())
+    end)
+
+    it("a request that was cancelled", function()
+      local path = desk:sign(request)
+      desk:done("cancel", id)
+      for _, words in ipairs { { "complete-request", id, "--file", path }, { "complete-request", "--file", path } } do
+        desk:refuses(1, "mismatch", "cannot complete 1: it was cancelled", table.unpack(words))
+      end
+      assert.equal("cancelled", desk:done("show", id).state)
+    end)
+
+    it("another certificate for a request that has one", function()
+      local first, second = desk:sign(request), desk:sign(request)
+      local fingerprint = desk:done("complete-request", id, "--file", first).fingerprint
+      for _, words in ipairs { { id, "--file", second }, { "--file", second } } do
+        desk:refuses(1, "exists", "1 is completed already, with another certificate (HEX)", "complete-request",
+          table.unpack(words))
+      end
+      assert.equal(fingerprint, desk:done("show", id).fingerprint)
+    end)
+
+    it("neither an ID nor a file", function()
+      desk:refuses(2, "usage", "complete-request needs an ID, or --file FILE", "complete-request")
+    end)
+  end)
+
+  it("may be run twice: the second time changes nothing", function()
+    local id, _, request = desk:ask("--domain", "a.test")
+    local path = desk:sign(request)
+    local first = desk:done("complete-request", id, "--file", path)
+    local before = desk:snapshot()
+    for _, words in ipairs { { id, "--file", path }, { "--file", path }, { id } } do
+      assert.same(first, (desk:done("complete-request", table.unpack(words))))
+    end
+    assert.is_true(before == desk:snapshot())
+  end)
+
+  it("completes the pending one of two with the same key, and knows the older one's certificate", function()
+    local id, _, request = desk:ask("--domain", "a.test")
+    local old = desk:sign(request)
+    desk:done("complete-request", id, "--file", old)
+    local renewal, _, again = desk:ask("--from", id, "--reuse-key")
+    assert.equal(1, desk:done("complete-request", "--file", old).id)
+    assert.equal("created", desk:done("show", renewal).state)
+    assert.equal(2, desk:done("complete-request", "--file", desk:sign(again)).id)
+  end)
+
+  describe("without a file", function()
+    it("takes what the local CA issued; openssl verifies it up to the root", function()
+      desk:write("site/config.lua", "return { organization = { O = 'Contoso', C = 'US' } }")
+      desk:done("ca", "init")
+      desk:done("ca", "root", "--out", desk.path .. "/root.pem")
+      local id = desk:ask("--domain", "a.test", "--domain", "192.0.2.7", "--key", "rsa:2048")
+      desk:done("submit-request", id)
+      local object = desk:done("complete-request", id)
+      assert.same({ "completed", "Valid", {} }, { object.state, object.status, object.warnings })
+      assert.is_true(desk:verifies(1, desk.path .. "/root.pem", "a.test"))
+      assert.is_truthy(tostring(desk:verifies(1, desk.path .. "/root.pem", "b.test")):find "ostname mismatch")
+      local certificate = desk:certificate((desk:kept(id)))
+      assert.same({ "DNS:a.test", "IP Address:192.0.2.7" }, certificate.names)
+      assert.same({ "CN=a.test,O=Contoso,C=US", "RSA 2048", "Digital Signature, Key Encipherment",
+        "TLS Web Server Authentication", "CA:FALSE" }, { certificate.subject, certificate.key, certificate.key_usage,
+        certificate.extended_key_usage, certificate.basic_constraints })
+      os.remove(desk.path .. "/root.pem")
+    end)
+
+    it("needs a request that was submitted", function()
+      desk:done("ca", "init")
+      local id = desk:ask("--domain", "a.test")
+      desk:refuses(1, "missing", "the local CA has issued nothing for this request; submit it first",
+        "complete-request", id)
+    end)
+
+    it("cannot ask a person", function()
+      local id = desk:ask("--domain", "a.test")
+      desk:waits("submit-request", id)
+      desk:refuses(2, "usage", "the CA 'manual' cannot be asked: give the certificate it sent with --file FILE, as in: "
+        .. "certwright complete-request 1 --file FILE", "complete-request", id)
+    end)
+
+    it("is exit 3 with the object while the CA has not issued it, and a refusal is for good", function()
+      desk:write("site/config.lua", "return { ca = 'mine', cas = { mine = { adapter = 'mine' } } }")
+      local text = "return { summary = 'mine', submit = function() return { ticket = 't7' } end, "
+        .. "collect = function(ca, order) return nil, 'no: ' .. order.ticket, '%s' end }"
+      desk:write("site/ca/mine.lua", text:format "pending")
+      local id = desk:ask("--domain", "a.test")
+      desk:waits("submit-request", id)
+      local object, result = desk:waits("complete-request", id)
+      assert.same({ "submitted", "t7", "certwright: no: t7\n" }, { object.state, object.ticket, result.stderr })
+      desk:write("site/ca/mine.lua", text:format "rejected")
+      desk:refuses(1, "rejected", "no: t7", "complete-request", id, "--dry-run")
+      assert.equal("submitted", desk:done("show", id).state)
+      desk:refuses(1, "rejected", "no: t7", "complete-request", id)
+      assert.equal("rejected", desk:done("show", id).state)
+    end)
+  end)
+
+  it("--dry-run says what it would do, and changes nothing", function()
+    local id, _, request = desk:ask("--domain", "a.test")
+    local path = desk:sign(request)
+    local before = desk:snapshot()
+    local object, result = desk:done("complete-request", id, "--file", path, "--dry-run")
+    assert.equal("created", object.state)
+    assert.equal(("would complete request 1 with certificate %s\n"):format(openssl_fields(path).fingerprint),
+      result.stderr)
+    assert.is_true(before == desk:snapshot())
+  end)
+
+  it("shows what a CA put into a certificate as data", function()
+    local id, _, request = desk:ask("--domain", "a.test")
+    local folder = desk.lab:folder "evil"
+    desk:openssl("x509", "-req", "-in", request, "-CA", outside .. "/cert.pem", "-CAkey", outside .. "/key.pem",
+      "-days", "9", "-out", folder .. "/cert.pem",
+      "-extfile", desk:write("evil.cnf", "subjectAltName = DNS:evil\\ \27[31m.test"))
+    local result = desk:run("complete-request", id, "--file", folder .. "/cert.pem")
+    assert.equal(0, result.status, result.stderr)
+    assert.is_nil((result.stdout .. result.stderr):find "\27")
+    assert.is_nil(desk:run("list").stdout:find "\27")
+  end)
+end)
