@@ -18,8 +18,12 @@ local function arguments_for(step, id, wish)
   return args
 end
 
-local function is_wanted(step, wish)
-  return step.name ~= "assign-services" or wish.services ~= nil
+-- Whether an object still has a step before it.  A request that has a ticket is
+-- with its CA: it is asked there, not handed over a second time.
+local function is_ahead(step, row, state, wish)
+  if not flow.holds(step.from, state) then return false end
+  if step.name == "assign-services" then return wish.services ~= nil end
+  return not (state == step.to and row.ticket and (wish.ca or row.ca) == row.ca)
 end
 
 -- Runs the steps that an object has before it; stops where one must wait.
@@ -27,7 +31,7 @@ local function go_on(context, steps, row, wish)
   local state, result = row.state, nil
   for i = 2, #steps do
     local step = steps[i]
-    if flow.holds(step.from, state) and is_wanted(step, wish) then
+    if is_ahead(step, row, state, wish) then
       local note, code
       result, note, code = step.run(arguments_for(step, row.id, wish), context)
       if result == nil or code then return result, note, code end
@@ -37,16 +41,77 @@ local function go_on(context, steps, row, wish)
   return result or object.read(context, row.id)
 end
 
--- Makes the object, and keeps the wish for when it has to be gone on with.
-local function start(args, context, steps)
-  args.assign = true
-  local result, message, code = steps[1].run(args, context)
-  if result == nil or context.dry_run then return result, message, code end
-  local wish = { ca = args.ca, services = args.services, overwrite = args.overwrite }
-  local ok
-  ok, message, code = certificates.set(context.db, result.id, { wish = json.compact(wish) })
+-- What cannot come true is said before anything is ordered.
+local function check(context, wish)
+  local site, message, code = context:site()
+  local ok = site
+  if ok and wish.ca then ok, message, code = site:ca(wish.ca) end
+  if ok and wish.services then ok, message, code = site:services(wish.services) end
   if not ok then return nil, message, code end
-  return result, wish
+  return true
+end
+
+-- Keeps the wish for when the object has to be gone on with.
+local function keep(context, id, wish)
+  if context.dry_run then return true end
+  return certificates.set(context.db, id, { wish = json.compact(wish) })
+end
+
+-- What a dry run says: the steps that an object has before it.
+local function explain(context, steps, row, wish)
+  local state = row.state
+  for i = 2, #steps do
+    if is_ahead(steps[i], row, state, wish) then
+      context:say("would run %s", steps[i].name)
+      state = steps[i].to
+    end
+  end
+  return object.fields(context, row)
+end
+
+-- The first option given that only a new request takes.
+local function misplaced(args, step)
+  for _, option in ipairs(step.options) do
+    local key = options.key(option)
+    local value = args[key]
+    if value and key ~= "services" and (type(value) ~= "table" or #value > 0) then return option[1] end
+  end
+end
+
+-- Goes on with a request, as it was wished for and is wished for now.
+local function resume(args, context, steps)
+  local option = misplaced(args, steps[1])
+  if option then return nil, ("%s is for a new request; enroll ID goes on with one"):format(option), "usage" end
+  local db, message, code = context:write()
+  if not db then return nil, message, code end
+  local row
+  row, message, code = object.find(db, args.id)
+  if not row then return nil, message, code end
+  if row.state == "cancelled" then return nil, ("cannot go on with %d: it was cancelled"):format(row.id), "mismatch" end
+  local wish = row.wish and json.decode(row.wish) or {}
+  for _, key in ipairs { "ca", "services", "overwrite" } do
+    if args[key] ~= nil then wish[key] = args[key] end
+  end
+  local ok
+  ok, message, code = check(context, wish)
+  if ok then ok, message, code = keep(context, row.id, wish) end
+  if not ok then return nil, message, code end
+  if context.dry_run then return explain(context, steps, row, wish) end
+  return go_on(context, steps, row, wish)
+end
+
+local function begin(args, context, steps)
+  local wish = { ca = args.ca, services = args.services, overwrite = args.overwrite }
+  local ok, message, code = check(context, wish)
+  if not ok then return nil, message, code end
+  args.assign = true
+  local made
+  made, message, code = steps[1].run(args, context)
+  if made == nil or context.dry_run then return made, message, code end
+  context.printed = nil
+  ok, message, code = keep(context, made.id, wish)
+  if not ok then return nil, message, code end
+  return go_on(context, steps, assert(certificates.get(context.db, made.id)), wish)
 end
 
 -- The options of new-request, and those of the later steps.
@@ -71,27 +136,11 @@ return {
   summary = "request, submit, complete and assign in one go",
   role = "organization-management",
   options = declared(),
-  text = object.text,
+  text = function(result, context) return context.printed or object.text(result) end,
 
   run = function(args, context)
     local steps, message, code = flow.steps(context)
     if not steps then return nil, message, code end
-    local db
-    if args.id then
-      db, message, code = context:write()
-      if not db then return nil, message, code end
-      local row
-      row, message, code = object.find(db, args.id)
-      if not row then return nil, message, code end
-      local wish = row.wish and json.decode(row.wish) or {}
-      for _, key in ipairs { "ca", "services", "overwrite" } do
-        if args[key] ~= nil then wish[key] = args[key] end
-      end
-      return go_on(context, steps, row, wish)
-    end
-    local made, wish, what = start(args, context, steps)
-    if made == nil or context.dry_run then return made, wish, what end
-    context.printed = nil
-    return go_on(context, steps, assert(certificates.get(context.db, made.id)), wish)
+    return (args.id and resume or begin)(args, context, steps)
   end,
 }
