@@ -114,9 +114,8 @@ end
 -- the first 6 or more hex digits of a fingerprint or thumbprint.
 -- @return row | nil, message, "missing" | "usage" (several match)
 function M.find(db, word)
-  if word:match "^%d+$" then
-    return certificates.get(db, math.tointeger(tonumber(word)) or -1)
-  end
+  local id = word:match "^%d+$" and math.tointeger(tonumber(word))
+  if id then return certificates.get(db, id) end
   local row, message, code = by_name(db, word)
   if row or row == nil then return row, message, code end
   if #word >= 6 and word:match "^%x+$" then

@@ -8,6 +8,18 @@ local text = require "text"
 
 local DAY = 86400
 
+local STATUS = {
+  "Valid", "PendingRequest", "DateInvalid", "Untrusted", "Revoked", "RevocationCheckFailure", "Invalid", "Unknown",
+}
+
+-- A status as it is written; a misspelt one must not look like an empty list.
+local function status(word)
+  for _, name in ipairs(STATUS) do
+    if name:lower() == word:lower() then return name end
+  end
+  return nil, ("there is no status '%s'; there are: %s"):format(word, table.concat(STATUS, ", "))
+end
+
 local function row_of(fields)
   local json = require "json"
   local until_ = fields.not_after ~= json.null and fields.not_after:sub(1, 10) or "-"
@@ -21,7 +33,8 @@ return {
   summary = "list requests and certificates",
   role = "auditor",
   options = {
-    { "--status", "only those of this status (Valid, PendingRequest, DateInvalid, Untrusted, ...)", argument = "S" },
+    { "--status", "only those of this status (Valid, PendingRequest, DateInvalid, Untrusted, ...)", argument = "S",
+      convert = status },
     { "--domain", "only those that name this domain", argument = "D" },
     { "--service", "only those on this service", argument = "S" },
     { "--expiring", "only certificates that expire within so many days", argument = "DAYS", convert = options.number },
@@ -47,7 +60,7 @@ return {
     if not by_object then return nil, message, code end
     local list = require("json").array()
     for _, row in ipairs(rows) do
-      if not args.status or object.status(row):lower() == args.status:lower() then
+      if not args.status or object.status(row) == args.status then
         local fields
         fields, message, code = object.fields(context, row, by_object[row.id] or {})
         if not fields then return nil, message, code end

@@ -25,6 +25,7 @@ local function remove(context, row)
   ok, message, code = context.db:transaction(function()
     local done, why, what = certificates.record(context.db, row.id, context:who(), "removed", row.fingerprint)
     if done then done, why, what = certificates.remove(context.db, row.id) end
+    if done == 0 then return nil, ("%d was removed by another command"):format(row.id), "missing" end
     return done, why, what
   end)
   if not ok then return nil, message, code end

@@ -1,0 +1,103 @@
+-- list: every object, and its filters.
+
+local here = debug.getinfo(1, "S").source:match "^@(.-)scripts/[^/]*$"
+local Desk = dofile(here .. "support/desk.lua")
+local file = require "core.file"
+
+describe("list", function()
+  local desk
+
+  local function ids(...)
+    local list = {}
+    for i, object in ipairs((desk:done("list", ...))) do list[i] = object.id end
+    return list
+  end
+
+  -- 1 self-signed for 365 days, 2 pending, 3 cancelled, 4 of the local CA for 90 days, 5 self-signed for 10 days
+  setup(function()
+    desk = Desk.new "list"
+    desk:done("new-request", "--self-signed", "--domain", "a.test", "--domain", "b.test")
+    desk:ask("--domain", "b.test", "--name", "waits")
+    desk:ask("--domain", "c.test")
+    desk:done("cancel", "3")
+    desk:done("ca", "init")
+    desk:done("enroll", "--domain", "d.test", "--domain", "*.d.test")
+    desk:write("site/config.lua", "return { self_signed_days = 10 }")
+    desk:done("new-request", "--self-signed", "--domain", "a.test")
+  end)
+  teardown(function() desk:close() end)
+
+  it("shows every object, the oldest first; not the certificates of CAs", function()
+    assert.same({ 1, 2, 3, 4, 5 }, ids())
+  end)
+
+  it("is a table with a line each for people", function()
+    local lines = {}
+    for line in desk:run("list").stdout:gmatch "[^\n]+" do lines[#lines + 1] = line end
+    assert.equal(6, #lines)
+    assert.is_truthy(lines[1]:find "^ID +NAME +STATE +STATUS +UNTIL +SERVICES +SHA%-256 +DOMAINS$")
+    assert.is_truthy(lines[2]:find "^1 +a%.test +completed +Untrusted +%d+%-%d+%-%d+ +%- +%x+ +a%.test, b%.test$")
+    assert.is_truthy(lines[3]:find "^2 +waits +created +PendingRequest +%- +%- +%- +b%.test$")
+  end)
+
+  it("--status shows those of one status, in whatever case", function()
+    assert.same({ 2 }, ids("--status", "PendingRequest"))
+    assert.same({ 1, 5 }, ids("--status", "untrusted"))
+    assert.same({ 4 }, ids("--status", "Valid"))
+    assert.same({ 3 }, ids("--status", "Unknown"))
+    assert.same({}, ids("--status", "Revoked"))
+  end)
+
+  it("--status refuses a status that there is not, which would look like an empty list", function()
+    desk:refuses(2, "usage", "--status: there is no status 'expired'; there are: Valid, PendingRequest, DateInvalid, "
+      .. "Untrusted, Revoked, RevocationCheckFailure, Invalid, Unknown; see certwright help list", "list", "--status",
+      "expired")
+  end)
+
+  it("--domain shows those that name it, in whatever case", function()
+    assert.same({ 1, 2 }, ids("--domain", "B.test"))
+    assert.same({ 4 }, ids("--domain", "*.d.test"))
+    assert.same({}, ids("--domain", "x.d.test"))
+  end)
+
+  it("--expiring shows the certificates that end within so many days", function()
+    assert.same({}, ids("--expiring", "9"))
+    assert.same({ 5 }, ids("--expiring", "11"))
+    assert.same({ 4, 5 }, ids("--expiring", "91"))
+    assert.same({ 1, 4, 5 }, ids("--expiring", "366"))
+    desk:refuses(2, "usage", "--expiring: 'soon' is not a whole number; see certwright help list", "list",
+      "--expiring", "soon")
+    desk:refuses(2, "usage", "--expiring: '-1' is not a whole number; see certwright help list", "list",
+      "--expiring=-1")
+  end)
+
+  it("--service shows those that a service has", function()
+    assert.same({}, ids("--service", "web"))
+  end)
+
+  it("--service shows what was written for it, until another takes its place", function()
+    local inner <close> = Desk.new "listed"
+    local pair = inner.lab:certificate { names = { "d.test" } }
+    local web = inner.lab:nginx { names = { "d.test" }, pair = pair }
+    web.service.endpoints = nil
+    inner.lab:site { services = { web = web.service } }
+    for _ = 1, 2 do inner:done("new-request", "--self-signed", "--domain", "d.test") end
+    for id = 1, 2 do
+      inner:done("assign-services", tostring(id), "--services", "web", "--no-observe")
+      local listed = inner:done("list", "--service", "web")
+      assert.same({ 1, id, { "web" } }, { #listed, listed[1].id, listed[1].services })
+    end
+  end)
+
+  it("filters can be used together", function()
+    assert.same({ 1 }, ids("--domain", "b.test", "--status", "Untrusted"))
+    assert.same({ 5 }, ids("--domain", "a.test", "--expiring", "100"))
+  end)
+
+  it("makes nothing where there is nothing", function()
+    local inner <close> = Desk.new "empty"
+    assert.same({}, (inner:done("list")))
+    assert.equal("there is nothing yet; begin with: certwright new-request\n", inner:run("list").stdout)
+    assert.is_nil(file.stat(inner.state))
+  end)
+end)
