@@ -228,7 +228,7 @@ reading(lab)
 listing(lab)
 local web = lab:nginx { names = { "bench.lab.test" } }
 probing(lab, web)
--- assigning(lab, web)
+assigning(lab, web)
 
 io.write "\n"
 table.insert(rows, 1, { "WHAT", "CERTWRIGHT", "PEER", "", "RATIO", "WANTED", "HOLDS" })

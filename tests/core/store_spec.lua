@@ -400,12 +400,12 @@ describe("a store", function()
         trap()
       end })
     end
-    collectgarbage("generational", 1, 1)
+    collectgarbage("incremental", 1, 1000) -- a cycle at once after the last
     trap()
     armed = true
     local rows = db:rows("SELECT * FROM t")
     armed = false
-    collectgarbage("incremental")
+    collectgarbage("incremental", 200, 100)
     assert.equal(20001, #rows)
     assert.is_true(met > 0)
   end)
