@@ -367,8 +367,10 @@ end
 
 local function transact(run)
   for _, entry in ipairs(M.stages) do
+    local began = host.clock()
     local ok, message, code = M.enter(run, entry[1])
     if ok then ok, message, code = entry[2](run) end
+    if run.context.verbose then run.context:say("  %s took %.4f s", entry[1], host.clock() - began) end
     if not ok then return putback.fail(run, entry[1], message, code) end
   end
   return unreachable(run)
