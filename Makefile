@@ -30,11 +30,13 @@ OBJECTS = $(patsubst core/%.c,$(BUILD)/%.o,$(wildcard core/*.c))
 SHARE = $(DESTDIR)$(PREFIX)/share/certwright
 
 $(PROGRAM): $(OBJECTS)
-	$(CC) $(CFLAGS) -pie -Wl,--as-needed -Wl,-z,relro -Wl,-E -o $@ $(OBJECTS) \
+	@echo "  LINK $@"
+	@$(CC) $(CFLAGS) -pie -Wl,--as-needed -Wl,-z,relro -Wl,-E -o $@ $(OBJECTS) \
 	  $(LDFLAGS) $$(pkg-config --libs $(LIBRARIES)) -lm
 
 $(BUILD)/%.o: core/%.c Makefile | $(BUILD)/libraries
-	$(CC) $(CFLAGS) $(WARN) $(HARDEN) $(DEFINES) \
+	@echo "  CC   $<"
+	@$(CC) $(CFLAGS) $(WARN) $(HARDEN) $(DEFINES) \
 	  $$(pkg-config --cflags $(LIBRARIES)) -MMD -MP -c -o $@ $<
 
 # A missing library is named, with what installs it.
