@@ -33,6 +33,8 @@ describe("commands at the same time", function()
   teardown(function()
     held:close()
     holder:close()
+    for _, wait in ipairs(waiting) do wait() end -- those that no test has waited for
+    if blocked then blocked() end
     desk:close()
     locked:close()
     stuck:close()
@@ -142,6 +144,7 @@ describe("commands at the same time", function()
   it("on a store that another holds are refused as busy, while readers go on", function()
     assert.same({ "a.test" }, stuck:done("list")[1].domains)
     local status, text = blocked()
+    blocked = nil
     assert.equal(1, status)
     assert.is_truthy(text:find('"code":"busy"', 1, true), text)
     assert.is_truthy(stuck:shown(text):find("certwright: cannot write 'STATE/store.db': database is locked\n", 1, true),
