@@ -14,7 +14,7 @@ local COLUMNS = {
   wish = true, replaces = true, certificate = true, chain = true, fingerprint = true,
   thumbprint = true, serial = true, issuer = true, not_before = true, not_after = true,
   renew_at = true, untrusted = true, revoked_at = true, warnings = true, created_at = true,
-  state = true,
+  state = true, id = true,
 }
 
 --- Clears a column in a change: { ticket = certificates.NULL }.
@@ -56,6 +56,13 @@ end
 function M.record(db, id, who, event, detail)
   return db:run("INSERT INTO history (object_id, at, who, event, detail) VALUES (?1, ?2, ?3, ?4, ?5)",
     id, os.time(), who, event, detail)
+end
+
+--- The id that the next object gets, unless a greater one is given to it.
+function M.next_id(db)
+  local rows, message, code = db:rows "SELECT seq FROM sqlite_sequence WHERE name = 'objects'"
+  if not rows then return nil, message, code end
+  return (rows[1] and rows[1].seq or 0) + 1
 end
 
 --- Adds an object; inside a transaction.

@@ -5,6 +5,7 @@
 -- locked by a file lock while a step works on it.  A step may be run again.
 
 local certificates = require "certificates"
+local file = require "core.file"
 local generation = require "core.generation"
 local scripts = require "scripts"
 
@@ -60,6 +61,18 @@ function M.locked(context, id, work)
   return work()
 end
 
+-- The next id whose files are not there.  A crash leaves such files before
+-- their row is committed, but so does a store that was put back from an older
+-- copy: a key is never deleted on a guess.
+local function unused_id(context)
+  local id, message, code = certificates.next_id(context.db)
+  if not id then return nil, message, code end
+  while file.stat(context:path("keys", id .. ".pem")) or file.stat(context:path("requests", id .. ".csr")) do
+    id = id + 1
+  end
+  return id
+end
+
 --- Makes an object in its first state; inside one transaction.
 -- @param fields columns of the object, with its state
 -- @param names its domains
@@ -71,6 +84,8 @@ function M.create(context, fields, names, begin, finish)
     local ok, message, code = begin(fields)
     if not ok then return nil, message, code end
     fields.created_at = os.time()
+    fields.id, message, code = unused_id(context)
+    if not fields.id then return nil, message, code end
     local id
     id, message, code = certificates.add(context.db, fields, names, context:who())
     if not id then return nil, message, code end

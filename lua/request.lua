@@ -77,20 +77,18 @@ local function usage_of(kind)
   return kind:match "^rsa" and { "digitalSignature", "keyEncipherment" } or { "digitalSignature" }
 end
 
--- The files of a new object.  A key file that is there already was left by a
--- crash before its row was committed: nobody ever used it.
+-- The files of a new object.
 local function write_files(context, id, secret, signed, args, out)
   local path = context:path("keys", id .. ".pem")
   local request_path = context:path("requests", id .. ".csr")
-  for _, leftover in ipairs { path, request_path } do
-    if file.stat(leftover) then
-      local ok, message, code = file.remove(leftover)
-      if not ok then return nil, message, code end
-    end
-  end
   local ok, message, code = secret:save(path)
-  if ok then ok, message, code = file.write(request_path, signed:pem(), { mode = 384 }) end -- 0600
-  if ok then ok, message, code = write_out(context, args, out) end
+  if not ok then return nil, message, code end
+  ok, message, code = file.write(request_path, signed:pem(), { mode = 384 }) -- 0600
+  if ok then
+    ok, message, code = write_out(context, args, out)
+    if not ok then file.remove(request_path) end
+  end
+  if not ok then file.remove(path) end
   return ok, message, code
 end
 

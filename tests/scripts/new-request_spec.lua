@@ -480,13 +480,13 @@ describe("new-request", function()
     end)
   end)
 
-  it("takes up where a crash left a key: what is there is never followed nor used", function()
+  it("passes over the ids of keys that are there: they are never deleted, followed nor used", function()
     desk:ask("--domain", "a.test")
     local target = desk:write("elsewhere", "mine")
     assert(file.write(desk.state .. "/keys/2.pem", "half a key", { mode = tonumber("600", 8) }))
     assert(lfs.link(target, desk.state .. "/keys/3.pem", true))
     assert(file.write(desk.state .. "/requests/2.csr", "half a request"))
-    for id = 2, 3 do
+    for id = 4, 5 do
       local request, object = asked("--domain", "a.test")
       assert.same({ id, { "DNS:a.test" } }, { object.id, request.names })
       local path = ("%s/keys/%d.pem"):format(desk.state, id)
@@ -495,6 +495,8 @@ describe("new-request", function()
         desk:openssl("pkey", "-in", path, "-pubout"))
     end
     assert.equal("mine", desk:read(target))
+    assert.equal("half a key", desk:read(desk.state .. "/keys/2.pem"))
+    assert.equal("link", lfs.symlinkattributes(desk.state .. "/keys/3.pem", "mode"))
   end)
 
   it("killed at any moment leaves a store that works, and no object without its key", function()
