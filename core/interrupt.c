@@ -1,8 +1,9 @@
 /*
  * interrupt.c: core.interrupt, Ctrl-C as something that a program outlives.
  *
- * While it is watched, SIGINT sets a flag: running Lua code stops with the
- * error "interrupted", and a wait for input ends.  What that means is Lua's.
+ * While it is watched, SIGINT is blocked: a wait for input reads it from a
+ * descriptor, whatever handlers a library has set.  Code that runs is stopped
+ * by it with the error "interrupted".  What either means is Lua's business.
  */
 #include "core.h"
 
@@ -10,9 +11,11 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
 
-static volatile sig_atomic_t interrupted;
-static lua_State *running; /* the state whose code a signal may stop */
+static int descriptor = -1; /* where SIGINT is read while it is watched */
+static lua_State *running;  /* the state whose code a signal stops */
 
 static void stop(lua_State *L, lua_Debug *record) {
   (void)record;
@@ -23,9 +26,15 @@ static void stop(lua_State *L, lua_Debug *record) {
 static void on_signal(int number) {
   const int all = LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT;
   (void)number;
-  interrupted = 1;
   if (running != NULL)
     lua_sethook(running, stop, all, 1); /* may be called from a handler */
+}
+
+static void mask(int how) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  sigprocmask(how, &set, NULL);
 }
 
 /*
@@ -34,26 +43,34 @@ static void on_signal(int number) {
  */
 static int l_watch(lua_State *L) {
   struct sigaction action;
+  bool on = lua_toboolean(L, 1);
+  sigset_t set;
   memset(&action, 0, sizeof action);
-  action.sa_handler = lua_toboolean(L, 1) ? on_signal : SIG_DFL;
+  action.sa_handler = on ? on_signal : SIG_DFL;
   sigaction(SIGINT, &action, NULL);
-  interrupted = 0;
+  mask(on ? SIG_BLOCK : SIG_UNBLOCK);
+  if (on && descriptor < 0) {
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    descriptor = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+  }
   return 0;
 }
 
 /*
- * interrupt.run(function, ...) -> what pcall returns, "interrupted" as the
- * error when SIGINT came; the handler of errors adds a traceback.
- * The first argument after the function is the error handler.
+ * interrupt.run(function, handler) -> true, what it returns | false, problem
+ * As xpcall; SIGINT stops the function with the error "interrupted".
  */
 static int l_run(lua_State *L) {
   int status;
   luaL_checktype(L, 1, LUA_TFUNCTION);
   luaL_checktype(L, 2, LUA_TFUNCTION);
+  lua_settop(L, 2);
   lua_rotate(L, 1, 1); /* the handler below the function */
-  interrupted = 0;
   running = L;
-  status = lua_pcall(L, lua_gettop(L) - 2, LUA_MULTRET, 1);
+  mask(SIG_UNBLOCK);
+  status = lua_pcall(L, 0, LUA_MULTRET, 1);
+  mask(SIG_BLOCK);
   running = NULL;
   lua_sethook(L, NULL, 0, 0);
   lua_pushboolean(L, status == LUA_OK);
@@ -66,15 +83,13 @@ static int l_run(lua_State *L) {
  *   false when SIGINT came | nil, message, "io"
  */
 static int l_wait(lua_State *L) {
-  struct pollfd entry = {(int)luaL_checkinteger(L, 1), POLLIN, 0};
-  int n = 0;
-  interrupted = 0;
-  do
-    n = poll(&entry, 1, -1);
-  while (n < 0 && errno == EINTR && !interrupted);
-  if (n < 0 && !interrupted)
-    return core_fail_errno(L, errno, "wait for", "input");
-  lua_pushboolean(L, n > 0);
+  struct pollfd set[2] = {{(int)luaL_checkinteger(L, 1), POLLIN, 0},
+                          {descriptor, POLLIN, 0}};
+  struct signalfd_siginfo told;
+  while (poll(set, COUNT(set), -1) < 0)
+    if (errno != EINTR)
+      return core_fail_errno(L, errno, "wait for", "input");
+  lua_pushboolean(L, read(descriptor, &told, sizeof told) < 0);
   return 1;
 }
 

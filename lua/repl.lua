@@ -75,26 +75,6 @@ function M.complete(word)
   return found
 end
 
--- Reads a line through readline's callbacks, so that Ctrl-C leaves the line.
--- @return the line | nil at the end of input | false when it was interrupted
-local function read_line(readline, prompt)
-  local line, done
-  readline.handler_install(prompt, function(typed)
-    line, done = typed, true
-    readline.handler_remove()
-  end)
-  while not done do
-    if interrupt.wait(0) then
-      readline.read_char()
-    else
-      if readline.sigcleanup then readline.sigcleanup() end
-      readline.handler_remove()
-      return false
-    end
-  end
-  return line
-end
-
 -- Makes the history file, for its owner's eyes only, before it is written.
 local function open_history(readline, path)
   if not file.stat(path) then
@@ -111,15 +91,49 @@ local function setup(readline, history)
   readline.set_completion_append_character ""
 end
 
+-- Runs what was typed and shows what came of it.
+-- @return whether more lines are needed
 local function run(source, out)
   local chunk, message, more = compile(source)
-  if not chunk then return not more and out.problem(message), more end
+  if more then return true end
+  if not chunk then
+    out.problem(message)
+    return false
+  end
   local results = table.pack(interrupt.run(chunk, traceback))
   if not results[1] then
     out.problem(tostring(results[2]))
   elseif results.n > 1 then
     out.value(pretty.results(table.pack(table.unpack(results, 2, results.n))))
   end
+  return false
+end
+
+local ENDED = {} -- what the handler of lines raises at the end of input
+
+-- A handler of lines for readline's callbacks.  It is never removed: Debian's
+-- lua-readline 3.2 closes the terminal's stream before readline is done with
+-- it there.  Installing it anew begins a new line, which is all that is needed.
+local function handler(readline, options)
+  local self = {}
+  local source
+  function self.prompt()
+    readline.handler_install(source and MORE or PROMPT, self.line)
+  end
+  function self.abandon()
+    source = nil
+    options.value ""
+    self.prompt()
+  end
+  function self.line(line)
+    if line == nil then error(ENDED) end
+    if line:find "%S" then readline.add_history(line) end
+    local before = source
+    source = source and source .. "\n" .. line or line
+    if not run(source, options) then source = nil end
+    if (before == nil) ~= (source == nil) then self.prompt() end
+  end
+  return self
 end
 
 --- Reads, runs and shows until the end of input.
@@ -130,18 +144,17 @@ function M.loop(options)
   M.modules = options.modules
   setup(readline, options.history)
   interrupt.watch(true)
-  local source
+  local lines = handler(readline, options)
+  lines.prompt()
   while true do
-    local line = read_line(readline, source and MORE or PROMPT)
-    if line == nil then break end
-    if line == false then
-      source = nil
-      options.value ""
+    if not interrupt.wait(0) then
+      lines.abandon()
     else
-      if line:find "%S" then readline.add_history(line) end
-      source = source and source .. "\n" .. line or line
-      local _, more = run(source, options)
-      if not more then source = nil end
+      local ok, problem = pcall(readline.read_char)
+      if not ok then
+        if problem ~= ENDED then options.problem(tostring(problem)) end
+        break
+      end
     end
   end
   options.value ""
