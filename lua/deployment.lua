@@ -365,11 +365,18 @@ local function unreachable(run)
     table.concat(lines, "; ")), "unobserved"
 end
 
+-- A stage that raises, in a site's own driver perhaps, has failed as any other.
+local function attempt(work, run)
+  local called, ok, message, code = pcall(work, run)
+  if not called then return nil, tostring(ok), "io" end
+  return ok, message, code
+end
+
 local function transact(run)
   for _, entry in ipairs(M.stages) do
     local began = host.clock()
     local ok, message, code = M.enter(run, entry[1])
-    if ok then ok, message, code = entry[2](run) end
+    if ok then ok, message, code = attempt(entry[2], run) end
     if run.context.verbose then run.context:say("  %s took %.4f s", entry[1], host.clock() - began) end
     if not ok then return putback.fail(run, entry[1], message, code) end
   end

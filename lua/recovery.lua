@@ -35,7 +35,8 @@ local function add_services(run)
       local service
       service, message, code = site:service(name)
       if not service then
-        return nil, ("cannot recover the deployment of %d that was cut short: %s"):format(run.row.id, message), code
+        return nil, ("cannot recover the deployment of %d that was cut short: %s"):format(run.row.id, message),
+          code == "usage" and "missing" or code
       end
       service.was_running = unit.running
       unit.services[i] = service

@@ -56,8 +56,8 @@ return {
     end
     if not db then return nil, message, code end
     while args.watch do
-      local list, why = round(context)
-      if not list then return nil, why end
+      local list, why, what = round(context)
+      if not list then return nil, why, what end
       context:say("%s", text.time(os.time()) .. "  " .. (why or "every assignment is as it should be"))
       require("core.host").sleep(INTERVAL)
     end

@@ -207,7 +207,7 @@ describe("assigning to three services", function()
   end)
 
   it("undoes what a killed process left behind while the next one waits", function()
-    local old = settled()
+    settled()
     local slow = deploy.issue(lab)
     local id, new = deploy.issue(lab)
     local program = assert(file.link "/proc/self/exe")
@@ -215,7 +215,9 @@ describe("assigning to three services", function()
     local first = assert(process.start { program, "--site", lab.site_path, "--state", lab.state_path,
       "assign-services", slow, "--services", ALL, "--overwrite" })
     local dir = lab.services.web.dir
-    assert(lab:eventually(function() return deploy.pair(dir) ~= old end))
+    assert(lab:eventually(function()
+      return deploy.sql(lab, "SELECT id FROM deployments WHERE stage = 'reload web' AND finished_at IS NULL")[1]
+    end))
     getmetatable(stuck).__close()
     local log = lab.path .. "/waiting.log"
     local second = assert(process.start({ program, "--site", lab.site_path, "--state", lab.state_path,
@@ -282,6 +284,19 @@ describe("assigning to three services", function()
     it("by a checker that is not there, is as before", function()
       local _ <close> = deploy.change(lab, "web", { check = { "/no/such/checker" } })
       cancelled(fails("web: cannot accept the new files: cannot run '/no/such/checker'", "missing"))
+    end)
+
+    it("by an error in a driver of the site's own, is as before", function()
+      assert(file.mkdirs(lab.site_path .. "/service", tonumber("755", 8)))
+      local path = deploy.write(lab.site_path .. "/service/mine.lua", [[
+        local M = {}
+        for name, value in pairs(require "service.nginx") do M[name] = value end
+        function M.check() error "a bug of mine" end
+        return M
+      ]])
+      local _ <close> = deploy.change(lab, "web", { driver = "mine" })
+      local id = fails(path .. ":3: a bug of mine", "io")
+      cancelled(id)
     end)
 
     it("to reload, is as before", function()

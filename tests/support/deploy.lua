@@ -96,6 +96,7 @@ function M.assign(lab, id, services, ...)
   return lab:run("assign-services", id, "--services", services, ...)
 end
 
+local NOTHING = tool({ "sha256sum" }, { stdin = "" }):match "^%x+"
 local STARTTLS = { smtp = "smtp", imap = "imap", pop3 = "pop3" }
 
 --- What openssl sees at endpoints, all at once: an array of SHA-256 fingerprints,
@@ -105,15 +106,17 @@ function M.presented(lab, endpoints, name)
   local lines = {}
   for i, endpoint in ipairs(endpoints) do
     local scheme, address = endpoint:match "^(%w+)://(.*)$"
-    lines[i] = ("(timeout 20 openssl s_client -connect '%s' %s %s </dev/null 2>/dev/null | openssl x509 -noout "
-      .. "-fingerprint -sha256 >%s/%d 2>/dev/null) &"):format(address, name and "-servername " .. name
-      or "-noservername", STARTTLS[scheme] and "-starttls " .. STARTTLS[scheme] or "", folder, i)
+    lines[i] = ("timeout 20 openssl s_client -connect '%s' %s %s </dev/null 2>/dev/null | sed -n "
+      .. "'/BEGIN CERT/,/END CERT/{/CERT/!p}' | base64 -d | sha256sum >%s/%d &"):format(address, name
+      and "-servername " .. name or "-noservername", STARTTLS[scheme] and "-starttls " .. STARTTLS[scheme] or "", folder,
+      i)
   end
   lines[#lines + 1] = "wait"
   tool({ "sh", "-c", table.concat(lines, "\n") })
   local seen = {}
   for i in ipairs(endpoints) do
-    seen[i] = (file.read(("%s/%d"):format(folder, i)):match "=(%S+)" or ""):gsub(":", ""):lower()
+    local hash = file.read(("%s/%d"):format(folder, i)):match "^%x+"
+    seen[i] = hash == NOTHING and "" or hash
   end
   return seen
 end
@@ -134,11 +137,10 @@ end
 
 local PAIR = [[
 cd "$1" || exit 1
-leaf=$(openssl x509 -noout -pubkey -in fullchain.pem) && key=$(openssl pkey -pubout -in privkey.pem) &&
-both=$(openssl x509 -noout -pubkey -in combined.pem) && first=$(openssl pkey -pubout -in combined.pem) &&
-[ "$leaf" = "$key" ] && [ "$leaf" = "$both" ] && [ "$leaf" = "$first" ] && [ -n "$leaf" ] &&
-cat cert.pem chain.pem | cmp - fullchain.pem && grep -q "^-----BEGIN PRIVATE KEY" combined.pem &&
-openssl x509 -noout -fingerprint -sha256 -in fullchain.pem
+leaf=$(openssl x509 -noout -fingerprint -sha256 -pubkey -in fullchain.pem) &&
+key=$(openssl pkey -pubout -in privkey.pem) && [ -n "$key" ] &&
+cat cert.pem chain.pem | cmp - fullchain.pem && cat privkey.pem fullchain.pem | cmp - combined.pem &&
+case $leaf in *"$key"*) echo "$leaf" ;; *) echo "the key is another one"; exit 1 ;; esac
 ]]
 
 --- The fingerprint of the certificate in <dir>/current, all of whose files belong
@@ -146,7 +148,7 @@ openssl x509 -noout -fingerprint -sha256 -in fullchain.pem
 function M.pair(dir)
   local result = assert(process.run { "sh", "-c", PAIR, "sh", dir .. "/current" })
   if result.status ~= 0 then return nil, "torn: " .. result.stdout .. result.stderr end
-  return (result.stdout:match "=(%S+)":gsub(":", ""):lower())
+  return (result.stdout:match "Fingerprint=(%S+)":gsub(":", ""):lower())
 end
 
 --- The assignments of an object, as show has them: each as

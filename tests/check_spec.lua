@@ -1,0 +1,202 @@
+-- check and inspection.lua on real servers: what clients see of every assignment
+-- now, whatever was recorded.
+
+local here = debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$"
+package.path = here .. "/support/?.lua;" .. package.path
+local deploy = require "deploy"
+local file = require "core.file"
+local json = require "dkjson"
+local lfs = require "lfs"
+local process = require "core.process"
+
+local NAME = deploy.name
+
+local function ends(status, result)
+  assert.equal(status, result.status, result.stderr)
+  return result
+end
+
+local function says(result, text)
+  assert.is_truthy(result.stderr:find(text, 1, true), ("no %q in:\n%s"):format(text, result.stderr))
+end
+
+describe("check", function()
+  local lab, id, fingerprint, endpoint
+
+  setup(function()
+    lab = deploy.lab(function(new)
+      new.web, new.mail = new:nginx { names = { NAME } }, new:dovecot { names = { NAME }, protocols = { "imap" } }
+      return { web = new.web.service, imap = new.mail.service }
+    end)
+    endpoint = lab.web.endpoints[1]
+  end)
+  teardown(function() lab:close() end)
+
+  before_each(function()
+    deploy.sql(lab, "DELETE FROM assignments")
+    id, fingerprint = deploy.issue(lab)
+    ends(0, deploy.assign(lab, id, "web"))
+  end)
+
+  -- Makes nginx present another pair, as somebody would by hand, until closed.
+  local function by_hand(files)
+    local current = lab.web.service.dir .. "/current/"
+    local kept = {}
+    for name, text in pairs(files) do
+      kept[name] = file.read(current .. name)
+      deploy.write(current .. name, text)
+    end
+    local function reload()
+      local log = #lab.web:log()
+      deploy.tool { "nginx", "-p", lab.web.folder, "-c", lab.web.folder .. "/nginx.conf", "-s", "reload" }
+      assert(lab:eventually(function() return lab.web:log():find("exited with code 0", log, true) end))
+    end
+    reload()
+    return setmetatable({}, { __close = function()
+      for name, text in pairs(kept) do deploy.write(current .. name, text) end
+      reload()
+    end })
+  end
+
+  it("with nothing assigned is content", function()
+    deploy.sql(lab, "DELETE FROM assignments")
+    assert.equal("nothing is assigned yet\n", ends(0, lab:run "check").stdout)
+    local list, result = lab:json "check"
+    ends(0, result)
+    assert.equal("[]\n", result.stdout)
+    assert.same({}, list)
+  end)
+
+  it("makes no state folder where there is none", function()
+    local state = lab.path .. "/nothing"
+    local result = ends(0, assert(process.run { file.link "/proc/self/exe", "--site", lab.site_path, "--state", state,
+      "check" }))
+    assert.equal("nothing is assigned yet\n", result.stdout)
+    assert.is_nil(lfs.attributes(state))
+  end)
+
+  it("shows every assignment, and again what was observed", function()
+    deploy.sql(lab, "UPDATE assignments SET observed_at = 1000000000")
+    local result = ends(0, lab:run "check")
+    assert.matches("^ID +SERVICE +ENDPOINT +ADDRESS +NAME +STATE +OBSERVED\n", result.stdout)
+    assert.is_truthy(result.stdout:find(("\n%s +web +%s +127%%.0%%.0%%.1 +%s +observed +%s\n$"):format(id, endpoint, NAME,
+      fingerprint:sub(1, 16))))
+    local list = lab:json "check"
+    assert.equal(1, #list)
+    assert.same({ tonumber(id), fingerprint, { "web" } }, { list[1].id, list[1].fingerprint, list[1].services })
+    assert.equal(os.date "!%Y", list[1].assignments[1].observed_at:sub(1, 4))
+  end)
+
+  it("finds another certificate, says which, and finds it mended", function()
+    local other = lab:certificate { names = { NAME } }
+    local seen = lab:fingerprint(other)
+    do
+      local _ <close> = by_hand { ["fullchain.pem"] = file.read(other .. "/fullchain.pem"),
+        ["privkey.pem"] = file.read(other .. "/key.pem") }
+      local list, result = lab:json "check"
+      ends(1, result)
+      assert.equal(("certwright: %s on web: %s for %s is differs: presents %s, not %s\n"):format(id, endpoint, NAME,
+        seen:sub(1, 16), fingerprint:sub(1, 16)), result.stderr)
+      local row = list[1].assignments[1]
+      assert.same({ "differs", seen, fingerprint, ("presents %s, not %s"):format(seen:sub(1, 16), fingerprint:sub(1, 16)) },
+        { row.state, row.observed, row.desired, row.error })
+      assert.same({ "web differs" }, (deploy.states(lab, id))) -- and it is recorded
+    end
+    ends(0, lab:run "check")
+    local _, rows = deploy.states(lab, id)
+    assert.same({ "observed", fingerprint, json.null }, { rows[1].state, rows[1].observed, rows[1].error })
+  end)
+
+  it("finds that the chain is not sent", function()
+    local _ <close> = by_hand { ["fullchain.pem"] = file.read(lab.web.service.dir .. "/current/cert.pem") }
+    says(ends(1, lab:run "check"), ("differs: presents %s with a chain of 1 certificates that is not the one written (2)")
+      :format(fingerprint:sub(1, 16)))
+  end)
+
+  it("finds a service that does not answer, and keeps what was seen last", function()
+    lab.web:stop()
+    local list, result = lab:json "check"
+    lab.web:start()
+    ends(1, result)
+    says(result, ("%s on web: %s for %s is unreachable: cannot connect to '%s': Connection refused"):format(id, endpoint,
+      NAME, endpoint))
+    local row = list[1].assignments[1]
+    assert.same({ "unreachable", fingerprint, fingerprint }, { row.state, row.written, row.observed })
+    ends(0, lab:run "check")
+  end)
+
+  it("records nothing with --dry-run", function()
+    lab.web:stop()
+    local result = lab:run("check", "--dry-run")
+    lab.web:start()
+    says(ends(1, result), "is unreachable")
+    assert.same({ "web observed" }, (deploy.states(lab, id)))
+  end)
+
+  it("goes by the files where there is no endpoint, and finds them changed and mended", function()
+    local _ <close> = deploy.change(lab, "web", { endpoints = {} })
+    local second = deploy.issue(lab)
+    ends(0, deploy.assign(lab, second, "web", "--no-observe"))
+    ends(0, lab:run "check")
+    local other = lab:certificate { names = { NAME } }
+    local path = lab.web.service.dir .. "/current/fullchain.pem"
+    local before = file.read(path)
+    deploy.write(path, file.read(other .. "/fullchain.pem"))
+    says(ends(1, lab:run "check"), ("%s on web: differs: %s/current holds %s"):format(second, lab.web.service.dir,
+      lab:fingerprint(other):sub(1, 16)))
+    deploy.write(path, before)
+    ends(0, lab:run "check")
+    assert.same({ "web written" }, (deploy.states(lab, second)))
+  end)
+
+  it("looks at certificates on several services, and not at those that were replaced", function()
+    local other, second = deploy.issue(lab)
+    ends(0, deploy.assign(lab, other, "imap"))
+    local third = deploy.issue(lab)
+    ends(0, deploy.assign(lab, third, "web"))
+    local list, result = lab:json "check"
+    ends(0, result)
+    assert.equal(2, #list)
+    assert.same({ tonumber(other), tonumber(third) }, { list[1].id, list[2].id })
+    assert.same({ "web replaced" }, (deploy.states(lab, id)))
+    lab.mail:stop()
+    result = lab:run "check"
+    lab.mail:start()
+    ends(1, result)
+    local _, lines = result.stderr:gsub("\n", "")
+    assert.equal(2, lines)
+    says(result, other .. " on imap: " .. lab.mail.endpoints[1] .. " for " .. NAME .. " is unreachable")
+    ends(0, lab:run "check")
+    assert.equal(second, deploy.pair(lab.mail.service.dir))
+  end)
+
+  it("does not take an address for another one of the same endpoint", function()
+    local host = "https://localhost:" .. endpoint:match "%d+$"
+    deploy.sql(lab, "UPDATE assignments SET endpoint = ?1, address = '127.0.0.9'", host)
+    says(ends(1, lab:run "check"), ("%s on web: %s [127.0.0.9] for %s is unreachable: '%s' has no address 127.0.0.9 any "
+      .. "more"):format(id, host, NAME, host))
+    deploy.sql(lab, "UPDATE assignments SET endpoint = 'https://nowhere.invalid:1'")
+    says(ends(1, lab:run "check"), "https://nowhere.invalid:1 [127.0.0.9] for " .. NAME .. " is unreachable: ")
+  end)
+
+  it("does not judge trust or dates", function()
+    local object, result = lab:json("new-request", "--domain", NAME, "--self-signed")
+    ends(0, result)
+    local self_signed = tostring(math.tointeger(object.id))
+    ends(0, deploy.assign(lab, self_signed, "web"))
+    local list
+    list, result = lab:json "check"
+    ends(0, result)
+    assert.same({ "Untrusted", "observed" }, { list[1].status, list[1].assignments[1].state })
+  end)
+
+  it("goes on with --watch, a round a minute, and says what it sees", function()
+    local log = lab.path .. "/watch.log"
+    local watching = assert(process.start({ file.link "/proc/self/exe", "--site", lab.site_path, "--state",
+      lab.state_path, "check", "--watch" }, { output = log }))
+    assert(lab:eventually(function() return file.read(log):find "\n" end))
+    assert.matches("^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%dZ  every assignment is as it should be\n$", file.read(log))
+    assert.is_true(watching:running())
+    assert.is_truthy(watching:stop "INT")
+  end)
+end)
