@@ -198,12 +198,27 @@ int core_open_folder(int parent, const char *name);
 /* Unless error is set, puts what was written to a file or folder on the disk
  * (where the file system has fsync); closes it.  The first error. */
 int core_finish(int descriptor, int error);
+/* Opens the folder that holds path, whose last component is *name (with its
+ * trailing slashes); -1 with errno set on a failure. */
+int core_open_parent(const char *path, const char **name);
+/* Makes the name of a new file durable. */
+int core_sync_parent(const char *path);
 /* Writes all of the bytes. */
 int core_write(int descriptor, const char *bytes, size_t length);
 /* Writes a new file in an open folder, which has its access from the start
  * and is on the disk in the end; nothing is left of it after a failure. */
 int core_write_file(int folder, const char *name, const core_access *access,
                     const core_part *parts, size_t count);
+
+/* way.c */
+
+/* Checks what path leads to, and all that it leads through: others than root,
+ * the user and the owner of the program's own file may not be able to change
+ * it. 0 with its status in found, or the 3 of nil, message, code pushed:
+ * "refused to VERB 'PATH': ...". */
+struct stat;
+int core_check_way(lua_State *L, const char *path, const char *verb,
+                   struct stat *found);
 
 /* lock.c, which is a part of core.generation */
 int core_lock(lua_State *L);

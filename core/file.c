@@ -23,31 +23,6 @@
 #define LIMIT_MAX (1024 * 1024 * 1024)
 #define NOT_REGULAR (-1) /* beside the errno values */
 
-/* Opens the folder that holds path, whose last component is *name (with its
- * trailing slashes); -1 with errno set on a failure. */
-static int open_parent(const char *path, const char **name) {
-  char parent[PATH_MAX];
-  size_t end = strlen(path);
-  while (end > 1 && path[end - 1] == '/')
-    end--;
-  while (end > 0 && path[end - 1] != '/')
-    end--;
-  *name = path + end;
-  if (end >= sizeof parent) {
-    errno = ENAMETOOLONG;
-    return -1;
-  }
-  memcpy(parent, path, end);
-  parent[end] = '\0';
-  return core_open_folder(AT_FDCWD, end > 0 ? parent : ".");
-}
-
-static int sync_parent(const char *path) {
-  const char *name;
-  int folder = open_parent(path, &name);
-  return folder < 0 ? errno : core_finish(folder, 0);
-}
-
 /* reading */
 
 static int read_all(int descriptor, char *bytes, size_t size, size_t *length) {
@@ -193,7 +168,7 @@ static int l_write(lua_State *L) {
         exclusive = lua_toboolean(L, -1);
       }
   }
-  folder = open_parent(path, &name);
+  folder = core_open_parent(path, &name);
   error = errno;
   if (folder >= 0)
     error =
@@ -217,7 +192,7 @@ static int make_folder(const char *path, mode_t mode) {
   if (mkdir(path, 0700) != 0 || (folder = open(path, flags)) < 0)
     return errno;
   error = core_finish(folder, core_errno(fchmod(folder, mode)));
-  return error != 0 ? error : sync_parent(path);
+  return error != 0 ? error : core_sync_parent(path);
 }
 
 /*
@@ -333,15 +308,35 @@ static int l_link(lua_State *L) {
  * A file, a link itself, or an empty folder; gone from the disk as well. */
 static int l_remove(lua_State *L) {
   const char *path = core_check_path(L, 1);
-  int error = remove(path) == 0 ? sync_parent(path) : errno;
+  int error = remove(path) == 0 ? core_sync_parent(path) : errno;
   return core_done(L, error, "remove", path);
 }
 
+/*
+ * file.guard(path, verb) -> true | nil, message, "denied" | "missing" | "io"
+ * Whether only root, the user and the owner of the program's own file could
+ * have chosen and changed what path leads to; "refused to VERB 'PATH': ...".
+ */
+static int l_guard(lua_State *L) {
+  const char *path = core_check_path(L, 1);
+  struct stat status;
+  int refused = core_check_way(L, path, luaL_checkstring(L, 2), &status);
+  return refused != 0 ? refused : core_done(L, 0, "", path);
+}
+
 static const luaL_Reg functions[] = {
-    {"filesystem", l_filesystem}, {"link", l_link},     {"mkdir", l_mkdir},
-    {"mkdirs", l_mkdirs},         {"read", l_read},     {"remove", l_remove},
-    {"resolve", l_resolve},       {"secret", l_secret}, {"stat", l_stat},
-    {"write", l_write},           {NULL, NULL},
+    {"filesystem", l_filesystem},
+    {"guard", l_guard},
+    {"link", l_link},
+    {"mkdir", l_mkdir},
+    {"mkdirs", l_mkdirs},
+    {"read", l_read},
+    {"remove", l_remove},
+    {"resolve", l_resolve},
+    {"secret", l_secret},
+    {"stat", l_stat},
+    {"write", l_write},
+    {NULL, NULL},
 };
 
 int luaopen_core_file(lua_State *L) {

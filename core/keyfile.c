@@ -9,13 +9,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <limits.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/pkcs12.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -225,15 +223,8 @@ static int write_pem(int descriptor, EVP_PKEY *key, const password *secret) {
   if (!put_pem(text, key, secret))
     error = EINVAL;
   left = BIO_get_mem_data(text, &bytes);
-  while (error == 0 && left > 0) {
-    ssize_t n = write(descriptor, bytes, (size_t)left);
-    if (n < 0) {
-      error = errno;
-    } else {
-      bytes += n;
-      left -= n;
-    }
-  }
+  if (error == 0)
+    error = core_write(descriptor, bytes, (size_t)left);
   BIO_free(text);
   return error;
 }
@@ -242,36 +233,17 @@ int core_key_write(int descriptor, EVP_PKEY *key) {
   return write_pem(descriptor, key, &(password){0});
 }
 
-/* Makes the name of a new file durable. */
-static int sync_folder(const char *path) {
-  char *copy = strdup(path);
-  int folder = -1, error = 0;
-  if (copy != NULL)
-    folder = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder < 0 || (fsync(folder) != 0 && errno != EINVAL))
-    error = errno;
-  if (folder >= 0)
-    close(folder);
-  free(copy);
-  return error;
-}
-
 static int save_key(const char *path, EVP_PKEY *key, const password *secret) {
-  int error = 0;
-  int descriptor =
-      open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+  int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
+  int error, descriptor = open(path, flags, 0600);
   if (descriptor < 0)
     return errno;
-  if (fchmod(descriptor, 0600) != 0)
-    error = errno;
+  error = core_errno(fchmod(descriptor, 0600));
   if (error == 0)
     error = write_pem(descriptor, key, secret);
-  if (error == 0 && fsync(descriptor) != 0)
-    error = errno;
-  if (close(descriptor) != 0 && error == 0)
-    error = errno;
+  error = core_finish(descriptor, error);
   if (error == 0)
-    error = sync_folder(path);
+    error = core_sync_parent(path);
   if (error != 0)
     unlink(path);
   return error;

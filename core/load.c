@@ -2,16 +2,13 @@
  * load.c: core.load, the one way by which code comes into the program.
  *
  * A chunk is read as text, never as bytecode, and only from a file that nobody
- * but its trusted owners may write, below folders of which the same holds.
- * What is checked is the open descriptor and the resolved path, so that a
- * change of name between check and use changes nothing.
+ * but its trusted owners may write, found by a way that nobody else could have
+ * chosen (see way.c).
  */
 #include "core.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -20,49 +17,20 @@
 
 /* Helpers that return 0, or the 3 of nil, message, code pushed */
 
-/* Whether others could not have written what has this status: its owner must
- * be root, the user, or who owns the program's own file. */
-static int check_trust(lua_State *L, const char *path,
-                       const struct stat *status) {
-  bool sticky = S_ISDIR(status->st_mode) && (status->st_mode & S_ISVTX) != 0;
-  const char *mend = "chmod go-w";
-  char mode[8];
-  struct stat program;
-  if (status->st_uid != 0 && status->st_uid != geteuid() &&
-      (stat("/proc/self/exe", &program) != 0 ||
-       status->st_uid != program.st_uid))
-    mend = lua_pushfstring(L, "chown %d", (int)geteuid());
-  else if (sticky || (status->st_mode & (S_IWGRP | S_IWOTH)) == 0)
-    return 0;
-  snprintf(mode, sizeof mode, "%04o", (unsigned)(status->st_mode & 07777));
-  return core_fail(L, "denied",
-                   "refused to run code from '%s': owner %d, mode %s: others "
-                   "could have written it; to mend it: %s '%s'",
-                   path, (int)status->st_uid, mode, mend, path);
-}
-
-/* Checks an open file and every folder above it. */
+/* Checks an open file, and the way by which it was found. */
 static int check_file(lua_State *L, const char *path, int descriptor) {
-  char folder[PATH_MAX], link[64], *slash;
-  struct stat status;
-  ssize_t length;
+  struct stat status, found = {0};
   int refused;
-  snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
-  length = readlink(link, folder, sizeof folder - 1);
-  if (length < 0 || fstat(descriptor, &status) != 0)
+  if (fstat(descriptor, &status) != 0)
     return core_fail_errno(L, errno, "read", path);
   if (!S_ISREG(status.st_mode))
     return core_fail(L, "io", "cannot read '%s': not a regular file", path);
-  folder[length] = '\0';
-  refused = check_trust(L, path, &status);
-  while (refused == 0 && (slash = strrchr(folder, '/')) != NULL) {
-    *slash = '\0';
-    path = slash == folder ? "/" : folder;
-    if (stat(path, &status) != 0)
-      return core_fail_errno(L, errno, "check", path);
-    refused = check_trust(L, path, &status);
-  }
-  return refused;
+  refused = core_check_way(L, path, "run code from", &found);
+  if (refused != 0)
+    return refused;
+  if (found.st_dev != status.st_dev || found.st_ino != status.st_ino)
+    return core_fail_errno(L, ESTALE, "read", path);
+  return 0;
 }
 
 /* Pushes all that a descriptor has. */

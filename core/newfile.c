@@ -100,6 +100,29 @@ int core_finish(int descriptor, int error) {
   return error;
 }
 
+int core_open_parent(const char *path, const char **name) {
+  char parent[PATH_MAX];
+  size_t end = strlen(path);
+  while (end > 1 && path[end - 1] == '/')
+    end--;
+  while (end > 0 && path[end - 1] != '/')
+    end--;
+  *name = path + end;
+  if (end >= sizeof parent) {
+    errno = ENAMETOOLONG;
+    return -1;
+  }
+  memcpy(parent, path, end);
+  parent[end] = '\0';
+  return core_open_folder(AT_FDCWD, end > 0 ? parent : ".");
+}
+
+int core_sync_parent(const char *path) {
+  const char *name;
+  int folder = core_open_parent(path, &name);
+  return folder < 0 ? errno : core_finish(folder, 0);
+}
+
 int core_write(int descriptor, const char *bytes, size_t length) {
   while (length > 0) {
     ssize_t n = write(descriptor, bytes, length);
