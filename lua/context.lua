@@ -5,6 +5,7 @@
 
 local file = require "core.file"
 local host = require "core.host"
+local text = require "text"
 
 local M = {}
 M.__index = M
@@ -24,12 +25,12 @@ end
 
 --- Says on standard error what is being done; nothing with --quiet.
 function M:say(format, ...)
-  if not self.quiet then io.stderr:write(format:format(...), "\n") end
+  if not self.quiet then io.stderr:write(text.escape_lines(format:format(...)), "\n") end
 end
 
 --- Warns on standard error, even with --quiet.
 function M.warn(_, format, ...)
-  io.stderr:write("certwright: warning: ", format:format(...), "\n")
+  io.stderr:write("certwright: warning: ", text.escape_lines(format:format(...)), "\n")
 end
 
 --- The site: its configuration and policy, over the shipped defaults.
@@ -65,8 +66,11 @@ local NETWORK = {
   [0x5346414F] = "AFS", [0x73757245] = "Coda", [0x564C] = "NCP", [0x00C36400] = "Ceph",
 }
 
--- Other users may not look into the state folder: it holds keys.
+-- Other users may not look into the state folder, which holds keys, nor put
+-- another one in its place.
 local function check_state_folder(self)
+  local ok, message, code = file.guard(self.state_dir, "keep the state in")
+  if not ok then return nil, message, code end
   local status = file.stat(self.state_dir, true)
   if status and status.mode & 63 ~= 0 then -- 0077
     return nil, ("the state folder '%s' can be entered by others (mode %04o); to mend it: chmod 700 '%s'")

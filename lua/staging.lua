@@ -106,23 +106,32 @@ end
 
 -- The nearest folder above path that exists.
 local function existing(path)
-  while not file.stat(path, true) and path ~= "/" do path = path:match "^(.+)/[^/]+$" or "/" end
+  while not file.stat(path) and path ~= "/" do path = path:match "^(.+)/[^/]+$" or "/" end
   return path
 end
 
---- Checks that a unit's folder can be written and trusted.
+-- Whether nobody else could put another folder, or other files, in the place of
+-- one that keys are to be in; in a sticky one they could, where it is empty.
+local function guard(dir)
+  local ok, message, code = file.guard(dir, "write keys below")
+  if not ok then return nil, message, code end
+  local status = file.stat(dir, true)
+  if status.mode & 18 ~= 0 then -- 0022
+    return nil, ("refused to write keys below '%s': owner %d, mode %04o: others could write there; to mend it: "
+      .. "chmod 755 '%s'"):format(dir, status.owner, status.mode, dir), "denied"
+  end
+  return true
+end
+
+--- Checks that a unit's folder can be written, and trusted.
 -- @return true | nil, message, "denied" | "io" | "exists"
 function M.check_folder(dir)
-  local status = file.stat(dir, true)
-  if status then
-    local me = host.user()
-    if status.kind ~= "folder" then return nil, ("'%s' is not a folder"):format(dir), "exists" end
-    if (status.owner ~= 0 and status.owner ~= me) or status.mode & 18 ~= 0 then -- 0022
-      return nil, ("refused to write keys below '%s': owner %d, mode %04o: others could replace them; to mend it: "
-        .. "chown %d '%s' && chmod 755 '%s'"):format(dir, status.owner, status.mode, me, dir, dir), "denied"
-    end
-  end
-  local room, message, code = file.filesystem(existing(dir))
+  local base = existing(dir)
+  local ok, why, what = file.guard(base, "write keys below")
+  if ok and base == dir then ok, why, what = guard(dir) end
+  if not ok then return nil, why, what end
+  if file.stat(base, true).kind ~= "folder" then return nil, ("'%s' is not a folder"):format(base), "exists" end
+  local room, message, code = file.filesystem(base)
   if not room then return nil, message, code end
   if room.free < FREE_BYTES or (room.inodes and room.inodes >= 0 and room.inodes < FREE_FILES and room.inodes ~= 0) then
     return nil, ("cannot write below '%s': the disk is full (%d bytes free, %d wanted)"):format(dir, room.free,
@@ -243,6 +252,7 @@ function M.write(unit, material)
   if not files then return nil, message, code end
   local ok
   ok, message, code = file.mkdirs(unit.dir, 493) -- 0755
+  if ok then ok, message, code = guard(unit.dir) end -- it may be there since it was checked
   if ok then ok, message, code = generation.write(unit.dir, unit.new, files) end
   if ok and file.stat("/sys/fs/selinux/enforce", true) then
     ok, message, code = process.run { "restorecon", "-RF", folder }

@@ -34,6 +34,21 @@ describe("the state folder", function()
     end
   end)
 
+  it("is refused where another user could put another one in its place", function()
+    desk:ask("--domain", "a.test")
+    local refusal = "refused to keep the state in '%s': owner %d, mode %s: others could have written it; to mend it: %s"
+    local function tool(...) assert.equal(0, process.run({ ... }).status) end
+    tool("chown", "65534", desk.state)
+    desk:refuses(1, "denied", refusal:format("STATE", 65534, "0700", "chown 0 'STATE'"), "new-request", "--domain",
+      "b.test")
+    tool("chown", "0", desk.state)
+    tool("chmod", "777", desk.path)
+    desk:refuses(1, "denied", refusal:format("LAB", 0, "0777", "chmod go-w 'LAB'"), "new-request", "--domain",
+      "b.test")
+    tool("chmod", "755", desk.path)
+    desk:ask("--domain", "b.test")
+  end)
+
   it("is made below folders that are missing, too", function()
     local deep = desk.path .. "/a/b/c"
     local result = desk:run("--state", deep, "new-request", "--domain", "a.test")

@@ -157,16 +157,35 @@ describe("the preflight", function()
 
   it("refuses a folder that others may write, and says how to mend it", function()
     local id = deploy.issue(lab)
-    for _, mode in ipairs { "775", "757", "1777" } do
-      deploy.tool { "chmod", mode, lab.dir }
-      refused(lab, id, "denied", ("refused to write keys below '%s': owner 0, mode %04d: others could replace them; to "
-        .. "mend it: chown 0 '%s' && chmod 755 '%s'"):format(lab.dir, tonumber(mode), lab.dir, lab.dir))
+    local refusal = "refused to write keys below '%s': owner 0, mode %04d: others could %s; to mend it: chmod %s '%s'"
+    for mode, rest in pairs { [775] = { "have written it", "go-w" }, [757] = { "have written it", "go-w" },
+      [1777] = { "write there", "755" } } do
+      deploy.tool { "chmod", tostring(mode), lab.dir }
+      refused(lab, id, "denied", refusal:format(lab.dir, mode, rest[1], rest[2], lab.dir))
     end
     deploy.tool { "chmod", "755", lab.dir }
     deploy.tool { "chown", "nobody", lab.dir }
     refused(lab, id, "denied", "refused to write keys below '" .. lab.dir .. "': owner 65534")
     deploy.tool { "chown", "0", lab.dir }
     ends(0, deploy.assign(lab, id, "web"))
+  end)
+
+  it("refuses a folder below one that others may write, or that a link of another user's leads to", function()
+    local id = deploy.issue(lab)
+    local above = lab.dir:match "^(.*)/"
+    deploy.tool { "chmod", "777", above }
+    refused(lab, id, "denied", ("refused to write keys below '%s': owner 0, mode 0777: others could have written it; "
+      .. "to mend it: chmod go-w '%s'"):format(above, above))
+    deploy.tool { "chmod", "755", above }
+    deploy.tool { "mv", lab.dir, lab.dir .. ".moved" }
+    deploy.tool { "ln", "-s", lab.dir .. ".moved", lab.dir }
+    deploy.tool { "chown", "-h", "nobody", lab.dir }
+    refused(lab, id, "denied", ("refused to write keys below '%s': owner 65534, mode 0777: others could have written "
+      .. "it; to mend it: chown -h 0 '%s'"):format(lab.dir, lab.dir))
+    deploy.tool { "chown", "-h", "root", lab.dir }
+    ends(0, deploy.assign(lab, id, "web"))
+    deploy.tool { "rm", lab.dir }
+    deploy.tool { "mv", lab.dir .. ".moved", lab.dir }
   end)
 
   it("refuses a `current` that is no link of its folder", function()
