@@ -58,6 +58,18 @@ static int l_watch(lua_State *L) {
 }
 
 /*
+ * interrupt.detach()
+ * From now on the program outlives the terminal and the reader of its output:
+ * SIGHUP and SIGPIPE do not end it.
+ */
+static int l_detach(lua_State *L) {
+  (void)L;
+  signal(SIGHUP, SIG_IGN);
+  signal(SIGPIPE, SIG_IGN);
+  return 0;
+}
+
+/*
  * interrupt.run(function, handler) -> true, what it returns | false, problem
  * As xpcall; SIGINT stops the function with the error "interrupted".
  */
@@ -93,8 +105,11 @@ static int l_wait(lua_State *L) {
   return 1;
 }
 
-static const luaL_Reg functions[] = {
-    {"watch", l_watch}, {"run", l_run}, {"wait", l_wait}, {NULL, NULL}};
+static const luaL_Reg functions[] = {{"detach", l_detach},
+                                     {"run", l_run},
+                                     {"wait", l_wait},
+                                     {"watch", l_watch},
+                                     {NULL, NULL}};
 
 int luaopen_core_interrupt(lua_State *L) {
   luaL_newlib(L, functions);

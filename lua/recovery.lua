@@ -7,6 +7,7 @@
 local assignments = require "assignments"
 local certificates = require "certificates"
 local generation = require "core.generation"
+local interrupt = require "core.interrupt"
 local observation = require "observation"
 local putback = require "putback"
 local servant = require "servant"
@@ -116,8 +117,10 @@ local function recover(context, entry)
   return true
 end
 
--- Recovers everything, with the lock held.
+-- Recovers everything, with the lock held.  From here on services are touched:
+-- a terminal or a reader of our output that goes away is no reason to stop.
 local function recover_all(context)
+  interrupt.detach()
   local entries, message, code = assignments.unfinished(context.db)
   if not entries then return nil, message, code end
   for _, entry in ipairs(entries) do

@@ -206,6 +206,19 @@ describe("assigning to three services", function()
     ends(0, lab:run("check"))
   end)
 
+  it("goes on when the reader of its output, or its terminal, goes away", function()
+    settled()
+    local id, new = deploy.issue(lab)
+    local program, status = assert(file.link "/proc/self/exe"), lab.path .. "/status"
+    local changed = deploy.change(lab, "web", { reload = { "sh", "-c",
+      "kill -HUP $PPID; exec nginx -p $0 -c $0/nginx.conf -s reload", lab.web.folder } })
+    deploy.tool { "sh", "-c", [[("$@" >"$0.out"; echo $? >"$0") 2>&1 | true]], status, program, "--site",
+      lab.site_path, "--state", lab.state_path, "assign-services", id, "--services", ALL, "--overwrite" }
+    getmetatable(changed).__close()
+    assert.equal("0\n", assert(lab:eventually(function() return file.read(status) end)))
+    assert.same(deploy.all(lab.endpoints, new), deploy.presented(lab, lab.endpoints, NAME))
+  end)
+
   it("undoes what a killed process left behind while the next one waits", function()
     settled()
     local slow = deploy.issue(lab)
