@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -55,7 +56,9 @@ static const char *push_home(lua_State *L) {
 
 /* What the caller may have left behind: a standard stream that is closed (the
  * next file would take its number), or SIGCHLD ignored (no child's status
- * could be had).  A core file could hold a private key. */
+ * could be had).  A core file could hold a private key, also one that is piped
+ * to a program, for which its limit means nothing; nor may a process of the
+ * same user look into this one. */
 static void settle(void) {
   const struct rlimit none = {0, 0};
   int descriptor;
@@ -66,6 +69,7 @@ static void settle(void) {
     close(descriptor);
   signal(SIGCHLD, SIG_DFL);
   setrlimit(RLIMIT_CORE, &none);
+  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
 static void set_paths(lua_State *L, const char *home) {
@@ -122,5 +126,9 @@ int main(int argc, char **argv) {
   else
     fprintf(stderr, "certwright: %s\n", luaL_tolstring(L, -1, NULL));
   lua_close(L);
+  if (status == 0 && (fflush(stdout) != 0 || ferror(stdout) != 0)) {
+    perror("certwright: cannot write the result");
+    status = 1;
+  }
   return status;
 }

@@ -181,6 +181,16 @@ describe("host.process", function()
   end)
 end)
 
+describe("the program's memory", function()
+  it("is in no core file, and seen by no process of the same user", function()
+    local chunk = [[local file = require "core.file"
+      print(file.stat("/proc/self/environ").owner, file.read("/proc/self/limits"):match "Max core file size%s+(%d+)")]]
+    local user = { uid = 65534, gid = 65534 }
+    assert.are.equal("0\t0\n", process.run({ program, "-e", chunk }, user).stdout)
+    assert.are.equal("65534\n", process.run({ "stat", "-c", "%u", "/proc/self/environ" }, user).stdout)
+  end)
+end)
+
 describe("host.signal", function()
   it("sends a signal, and 0 only asks", function()
     local child <close> = assert(process.start { "sleep", "20" })
