@@ -77,18 +77,16 @@ local function usage_of(kind)
   return kind:match "^rsa" and { "digitalSignature", "keyEncipherment" } or { "digitalSignature" }
 end
 
--- The files of a new object.
-local function write_files(context, id, secret, signed, args, out)
+-- The files of a new object, each noted in `written`.
+local function write_files(context, id, secret, signed, args, out, written)
   local path = context:path("keys", id .. ".pem")
   local request_path = context:path("requests", id .. ".csr")
   local ok, message, code = secret:save(path)
-  if not ok then return nil, message, code end
-  ok, message, code = file.write(request_path, signed:pem(), { mode = 384 }) -- 0600
-  if ok then
-    ok, message, code = write_out(context, args, out)
-    if not ok then file.remove(request_path) end
-  end
-  if not ok then file.remove(path) end
+  if ok then written[1] = path end
+  if ok then ok, message, code = file.write(request_path, signed:pem(), { mode = 384 }) end -- 0600
+  if ok then written[2] = request_path end
+  if ok then ok, message, code = write_out(context, args, out) end
+  if ok then written[3] = args.out end
   return ok, message, code
 end
 
@@ -160,14 +158,20 @@ function M.create(context, draft, args, from)
   elseif not args.out then
     context.printed = out
   end
-  return flow.create(context, columns, fields.domains, function(row)
-    local named, why, what = M.name(context, draft, args, from)
-    if not named then return nil, why, what end
+  local written = {}
+  local id, why, what = flow.create(context, columns, fields.domains, function(row)
+    local named, reason, kind = M.name(context, draft, args, from)
+    if not named then return nil, reason, kind end
     row.friendly_name = named.friendly_name
     return true
-  end, function(id)
-    return write_files(context, id, secret, signed, args, out)
+  end, function(new)
+    return write_files(context, new, secret, signed, args, out, written)
   end)
+  if id then return id end
+  -- No object, no files: a request that is carried to a CA while its key is gone
+  -- would come back as a certificate that nobody can use.
+  for _, path in ipairs(written) do file.remove(path) end
+  return nil, why, what
 end
 
 return M

@@ -270,6 +270,22 @@ describe("new-request", function()
       assert.same({}, (desk:done "list"))
       assert.equal("1", desk:ask("--domain", "a.test"))
     end)
+
+    it("is taken back with the key when the object cannot be stored", function()
+      desk:ask("--domain", "a.test")
+      do -- a full disk, as far as can be seen: only the COMMIT fails
+        local db <close> = assert(require "core.store".open(desk.state .. "/store.db"))
+        assert(db:run "CREATE TABLE full (id REFERENCES objects(id) DEFERRABLE INITIALLY DEFERRED)")
+        assert(db:run "CREATE TRIGGER fill AFTER INSERT ON history BEGIN INSERT INTO full VALUES (0); END")
+      end
+      local path = desk.path .. "/stored.csr"
+      desk:refuses(1, "constraint", "cannot write 'STATE/store.db': FOREIGN KEY constraint failed", "new-request",
+        "--domain", "b.test", "--out", path)
+      for _, gone in ipairs { path, desk.state .. "/keys/2.pem", desk.state .. "/requests/2.csr" } do
+        assert.is_nil(file.stat(gone), gone)
+      end
+      assert.is_truthy(file.stat(desk.state .. "/keys/1.pem"))
+    end)
   end)
 
   describe("--form", function()
