@@ -22,15 +22,22 @@ local STATUS = { usage = 2, pending = 3, unrestored = 4 }
 
 local globals = {}
 
+-- A message quotes what others wrote: arguments, paths, servers.  Whoever made
+-- it, nothing in it reaches a terminal that is more than text.
 local function print_error(message)
+  local text = assert(loader.file(home .. "/lua/text.lua"))()
+  message = text.escape_lines(message)
   io.stderr:write("certwright: ", message, "\n")
+  return message
 end
 
 -- Prints a failure where it belongs and returns its exit status.
 local function fail(message, code, status)
-  print_error(message)
+  message = print_error(message)
   if globals.json then
-    io.stdout:write(require("json").encode { error = { code = code or "io", message = message } }, "\n")
+    local json = require "json"
+    local failure = json.object({ code = code or "io", message = message }, { "code", "message" })
+    io.stdout:write(json.encode { error = failure }, "\n")
   end
   return status or STATUS[code] or 1
 end

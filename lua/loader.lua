@@ -1,7 +1,8 @@
 -- loader.lua: how Lua code is found and loaded, for the whole program.
 --
 -- `require` looks in the site folder first, then in what ships, then in the
--- distribution's folders.  Everything comes in through core.load, which reads
+-- distribution's folders; core.* is what the program was built with, and never a
+-- file.  Everything comes in through core.load, which reads
 -- text only, from files that nobody else could have written.  Our own code and
 -- the site's run in a strict environment: using an undeclared global is an
 -- error.  Foreign libraries see the ordinary _G, which keeps no metatable.
@@ -63,6 +64,7 @@ function M.install(home, site)
   end
   local ours = { home, site }
   package.searchers[2] = function(name)
+    if name:match "^core%." then error(("module '%s' not found: the program has none of that name"):format(name), 0) end
     local tried = {}
     for _, path in ipairs(candidates(name, site)) do
       local chunk, message, code = load.file(path, is_ours(path, ours) and strict or nil)

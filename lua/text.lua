@@ -29,11 +29,11 @@ function M.escape(text)
   end))
 end
 
---- As escape, but keeps line breaks: for what a program printed.
+--- As escape, but keeps line breaks and tabs: for what a program printed.
 function M.escape_lines(text)
   local lines = {}
   for line in (text:gsub("\r\n", "\n") .. "\n"):gmatch "(.-)\n" do
-    lines[#lines + 1] = M.escape(line)
+    lines[#lines + 1] = line:gsub("[^\t]+", M.escape)
   end
   return (table.concat(lines, "\n"):gsub("%s+$", ""))
 end

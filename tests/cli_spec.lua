@@ -138,12 +138,38 @@ describe("the command line", function()
         { result.status, result.stderr })
     end)
 
+    it("of a program of one's own that cannot be written are a failure, too", function()
+      for _, words in ipairs { "--version", "-e 'print(1)'", "-e 'io.write(1)'" } do
+        local result = assert(process.run { "sh", "-c", 'exec "$0" ' .. words .. " > /dev/full", Desk.program })
+        assert.same({ words, 1, "certwright: cannot write the result: No space left on device\n" },
+          { words, result.status, result.stderr })
+      end
+    end)
+
+    it("hold no escapes, whatever an argument is", function()
+      for word, shown in pairs { ["\27[31m"] = "\\u{001B}[31m", ["\xff"] = "\u{FFFD}", ["a\8b"] = "a\\u{0008}b" } do
+        desk:refuses(2, "usage", ("there is no command '%s'; see certwright help"):format(shown), word)
+        desk:refuses(2, "usage", ("there is no service '%s' in 'SITE/config.lua', which names none"):format(shown),
+          "new-request", "--services", word)
+      end
+    end)
+
     it("hold no escapes, whatever a request is called", function()
       desk:done("new-request", "--domain", "a.test", "--name", "\u{202E}evil")
       local result = desk:run("list")
       assert.is_truthy(result.stdout:find("\\u{202E}evil", 1, true))
       assert.is_nil(result.stdout:find("\u{202E}", 1, true))
       assert.equal("\u{202E}evil", desk:done("show", "1").friendly_name)
+    end)
+  end)
+
+  describe("core.*", function()
+    it("is what the program was built with, whatever the site has", function()
+      desk:write("site/lua/core/key.lua", "return 'shadow'")
+      desk:write("site/lua/core/own.lua", "return 'shadow'")
+      local chunk = "print(type(require 'core.key'), pcall(require, 'core.own'))"
+      assert.equal("table\tfalse\tmodule 'core.own' not found: the program has none of that name\n",
+        desk:run("-e", chunk).stdout)
     end)
   end)
 
