@@ -27,7 +27,8 @@ local globals = {}
 local function print_error(message)
   local text = assert(loader.file(home .. "/lua/text.lua"))()
   message = text.escape_lines(message)
-  io.stderr:write("certwright: ", message, "\n")
+  local host = require "core.host"
+  io.stderr:write(text.wrap("certwright: " .. message, host.terminal(2) and host.columns() or nil, 2), "\n")
   return message
 end
 

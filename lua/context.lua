@@ -20,17 +20,24 @@ function M.new(what)
     json = globals.json, yes = globals.yes, dry_run = globals.dry_run,
     quiet = globals.quiet, verbose = globals.verbose,
     terminal = host.terminal(0) and host.terminal(1) and not globals.json and not globals.yes,
+    columns = host.terminal(1) and host.columns() or nil, -- nil: results go into a file or a pipe
   }, M)
+end
+
+-- A terminal's lines are broken between words; files and pipes get them whole.
+local function tell(prose)
+  local columns = host.terminal(2) and host.columns() or nil
+  io.stderr:write(text.wrap(text.escape_lines(prose), columns, #prose:match "^ *" + 2), "\n")
 end
 
 --- Says on standard error what is being done; nothing with --quiet.
 function M:say(format, ...)
-  if not self.quiet then io.stderr:write(text.escape_lines(format:format(...)), "\n") end
+  if not self.quiet then tell(format:format(...)) end
 end
 
 --- Warns on standard error, even with --quiet.
 function M.warn(_, format, ...)
-  io.stderr:write("certwright: warning: ", text.escape_lines(format:format(...)), "\n")
+  tell("certwright: warning: " .. format:format(...))
 end
 
 --- The site: its configuration and policy, over the shipped defaults.

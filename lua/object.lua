@@ -130,24 +130,51 @@ function M.find(db, word)
   return nil, ("there is no request or certificate '%s'; see certwright list"):format(text.escape(word)), "missing"
 end
 
-local function line_of(assignment)
-  local parts = { assignment.service }
-  for _, name in ipairs { "endpoint", "address", "name" } do
-    if assignment[name] ~= json.null then parts[#parts + 1] = text.escape(assignment[name]) end
-  end
-  local line = ("%s: %s"):format(table.concat(parts, " "), assignment.state)
-  if assignment.observed ~= json.null then line = line .. " " .. assignment.observed:sub(1, 16) end
-  if assignment.error ~= json.null then line = line .. " (" .. text.escape(assignment.error) .. ")" end
-  return line
-end
-
 local function value_or_dash(value)
   if value == json.null then return "-" end
   return type(value) == "string" and text.escape(value) or tostring(value)
 end
 
+-- Where an assignment is seen; its address where the endpoint says none.
+local function place_of(assignment)
+  if assignment.endpoint == json.null then return "-" end
+  local shown = text.escape(assignment.endpoint)
+  if assignment.address == json.null or shown:find(assignment.address, 1, true) then return shown end
+  return ("%s [%s]"):format(shown, assignment.address)
+end
+
+--- Assignments as a table; why one is not as it should be stands below it.
+-- @param list assignments, as in the fields of an object
+-- @param columns the terminal's width, or nil
+-- @param ids of each the object's id, or nil: no such column
+function M.assignments(list, columns, ids)
+  local rows, lines, number = { { "SERVICE", "ENDPOINT", "NAME", "STATE", "OBSERVED" } }, {}, 0
+  for i, a in ipairs(list) do
+    rows[i + 1] = { a.service, place_of(a), value_or_dash(a.name), a.state, a.observed ~= json.null
+      and a.observed:sub(1, 16) or "-" }
+  end
+  for i, row in ipairs(ids and rows or {}) do table.insert(row, 1, i == 1 and "ID" or tostring(ids[i - 1])) end
+  for line in text.fitted(rows, columns, { text.cut "NAME" }):gmatch "[^\n]+" do
+    lines[#lines + 1] = line
+    local why = list[number] and list[number].error or json.null
+    if why ~= json.null then lines[#lines + 1] = text.wrap("  " .. text.escape(why), columns, 4) end
+    number = number + 1
+  end
+  return table.concat(lines, "\n")
+end
+
+-- What is wrong with the object, but for what its status says already.
+local function warnings_of(object)
+  local lines = {}
+  for _, warning in ipairs(object.warnings) do
+    if warning.message ~= object.status_reason then lines[#lines + 1] = text.escape(warning.message) end
+  end
+  return lines
+end
+
 --- An object as text for a person.
-function M.text(object)
+-- @param context for the width of the terminal
+function M.text(object, context)
   local pairs_ = {
     { "Id", object.id }, { "Name", value_or_dash(object.friendly_name) }, { "State", object.state },
     { "Status", ("%s (%s)"):format(object.status, text.escape(object.status_reason)) },
@@ -168,13 +195,11 @@ function M.text(object)
   add("Ticket", object.ticket)
   add("Request", object.request_file)
   if #object.services > 0 then add("Services", table.concat(object.services, ", ")) end
-  for i, assignment in ipairs(object.assignments) do
-    pairs_[#pairs_ + 1] = { i == 1 and "Assignments" or "", line_of(assignment) }
-  end
-  for i, warning in ipairs(object.warnings) do
-    pairs_[#pairs_ + 1] = { i == 1 and "Warnings" or "", text.escape(warning.message) }
-  end
-  return text.fields(pairs_)
+  for i, warning in ipairs(warnings_of(object)) do pairs_[#pairs_ + 1] = { i == 1 and "Warnings" or "", warning } end
+  local shown = text.fields(pairs_, context.columns)
+  if #object.assignments == 0 then return shown end
+  local listed = M.assignments(object.assignments, context.columns and context.columns - 2)
+  return shown .. "\n\nAssignments\n  " .. listed:gsub("\n", "\n  ")
 end
 
 return M

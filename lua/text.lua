@@ -1,4 +1,4 @@
--- text.lua: text for people: escaping, dates, fingerprints, tables.
+-- text.lua: text for people: escaping, dates, tables, lines that fit a terminal.
 
 local M = {}
 
@@ -49,6 +49,12 @@ function M.names(list)
   return table.concat(shown, ", ")
 end
 
+--- The first of some names, and how many more there are.
+function M.some(list)
+  local first = M.names { list[1] }
+  return #list > 1 and ("%s +%d more"):format(first, #list - 1) or first
+end
+
 --- A time as RFC 3339 text, UTC; nil for nil.
 function M.time(seconds)
   return seconds and os.date("!%Y-%m-%dT%H:%M:%SZ", seconds)
@@ -85,13 +91,93 @@ function M.table(rows)
   return table.concat(lines, "\n")
 end
 
---- Label and value pairs, one a line; a list stands below its label.
-function M.fields(pairs_)
+--- A table for a terminal: narrowed by one step after the other until it fits.
+-- @param columns the terminal's width; nil: no terminal, the table as it is
+-- @param steps array of functions(rows, columns too many) -> rows; see drop,
+--   replace and cut
+function M.fitted(rows, columns, steps)
+  for _, step in ipairs(columns and steps or {}) do
+    local widest = 0
+    for line in M.table(rows):gmatch "[^\n]+" do widest = math.max(widest, width(line)) end
+    if widest <= columns then break end
+    rows = step(rows, widest - columns)
+  end
+  return M.table(rows)
+end
+
+local function column_of(rows, heading)
+  for i, cell in ipairs(rows[1]) do
+    if cell == heading then return i end
+  end
+end
+
+--- A step of fitted: leaves a column out.
+function M.drop(heading)
+  return function(rows)
+    local column, narrower = column_of(rows, heading), {}
+    for i, row in ipairs(rows) do
+      narrower[i] = { table.unpack(row) }
+      if #row >= column then table.remove(narrower[i], column) end
+    end
+    return narrower
+  end
+end
+
+--- A step of fitted: other cells in a column.
+-- @param cell function(n) -> the n-th cell below the heading
+function M.replace(heading, cell)
+  return function(rows)
+    local column = column_of(rows, heading)
+    for i = 2, #rows do rows[i][column] = cell(i - 1) end
+    return rows
+  end
+end
+
+local SHORTEST = 12 -- what a cell is cut to at most
+
+--- A step of fitted: cuts the cells of a column to what there is room for.
+function M.cut(heading)
+  return function(rows, excess)
+    local column, widest = column_of(rows, heading), 0
+    for _, row in ipairs(rows) do widest = math.max(widest, width(row[column])) end
+    local most = math.max(SHORTEST, widest - excess)
+    for _, row in ipairs(rows) do
+      local cell = row[column]
+      if width(cell) > most then row[column] = cell:sub(1, utf8.offset(cell, most - 2) - 1) .. "..." end
+    end
+    return rows
+  end
+end
+
+--- Prose broken at blanks into lines of so many columns; a word that is wider
+-- (a path, a fingerprint) is never broken.  What follows a line break in it
+-- stands as it is: lists, and commands that are there to be copied.
+-- @param columns nil: no terminal, nothing is broken
+-- @param indent of the lines after the first
+function M.wrap(prose, columns, indent)
+  local first, rest = prose:match "^([^\n]*)(.*)$"
+  if not columns or width(first) <= columns then return prose end
+  local lines, line = {}, nil
+  for blanks, word in first:gmatch "( *)(%S+)" do
+    if line and width(line .. blanks .. word) > columns then
+      lines[#lines + 1] = line
+      line = (" "):rep(indent) .. word
+    else
+      line = (line or "") .. blanks .. word
+    end
+  end
+  lines[#lines + 1] = line
+  return table.concat(lines, "\n") .. rest
+end
+
+--- Label and value pairs, one a line; the lines of a value stand below each other.
+-- @param columns a terminal's width, or nil: nothing is broken
+function M.fields(pairs_, columns)
   local lines, widest = {}, 0
   for _, pair in ipairs(pairs_) do widest = math.max(widest, width(pair[1])) end
+  local indent = (" "):rep(widest + 2)
   for _, pair in ipairs(pairs_) do
-    local indent = (" "):rep(widest + 2)
-    local value = tostring(pair[2]):gsub("\n", "\n" .. indent)
+    local value = M.wrap(tostring(pair[2]), columns and columns - #indent, 0):gsub("\n", "\n" .. indent)
     lines[#lines + 1] = pair[1] .. (" "):rep(widest - width(pair[1]) + 2) .. value
   end
   return table.concat(lines, "\n")

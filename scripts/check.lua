@@ -8,20 +8,17 @@ local text = require "text"
 
 local INTERVAL = 60 -- seconds between two rounds of --watch
 
-local function lines_of(list)
-  local rows = { { "ID", "SERVICE", "ENDPOINT", "ADDRESS", "NAME", "STATE", "OBSERVED" } }
-  local function shown(value) return value == json.null and "-" or text.escape(value) end
+local function lines_of(list, context)
+  local shown, ids = {}, {}
   for _, fields in ipairs(list) do
-    for _, a in ipairs(fields.assignments) do
-      if a.state ~= "replaced" then
-        local observed = a.observed ~= json.null and a.observed:sub(1, 16) or "-"
-        rows[#rows + 1] = { tostring(fields.id), a.service, shown(a.endpoint), shown(a.address), shown(a.name), a.state,
-          observed }
-      end
+    for _, assignment in ipairs(fields.assignments) do
+      if assignment.state ~= "replaced" then shown[#shown + 1], ids[#ids + 1] = assignment, fields.id end
     end
   end
-  if #rows == 1 then return "nothing is assigned yet" end
-  return text.table(rows)
+  if #shown == 0 then
+    return "nothing is assigned yet; assign with: certwright assign-services CERT --services LIST"
+  end
+  return object.assignments(shown, context.columns, ids)
 end
 
 local function round(context)
@@ -47,6 +44,9 @@ return {
   text = lines_of,
 
   run = function(args, context)
+    if args.watch and context.json then
+      return nil, "--watch goes on for ever, --json prints one value: give one of them", "usage"
+    end
     local status = require("core.file").stat(context:path "store.db", true)
     local db, message, code
     if status and not context.dry_run then

@@ -136,7 +136,7 @@ return {
   summary = "request, submit, complete and assign in one go",
   role = "organization-management",
   options = declared(),
-  text = function(result, context) return context.printed or object.text(result) end,
+  text = function(result, context) return context.printed or object.text(result, context) end,
 
   run = function(args, context)
     local steps, message, code = flow.steps(context)

@@ -2,6 +2,7 @@
 
 local assignments = require "assignments"
 local certificates = require "certificates"
+local json = require "json"
 local object = require "object"
 local options = require "options"
 local text = require "text"
@@ -21,12 +22,22 @@ local function status(word)
 end
 
 local function row_of(fields)
-  local json = require "json"
   local until_ = fields.not_after ~= json.null and fields.not_after:sub(1, 10) or "-"
   local services = #fields.services > 0 and table.concat(fields.services, ",") or "-"
   local print_ = fields.fingerprint ~= json.null and fields.fingerprint:sub(1, 16) or "-"
   return { tostring(fields.id), text.escape(fields.friendly_name), fields.state, fields.status, until_, services,
     print_, text.names(fields.domains) }
+end
+
+-- How the table gets narrower for a terminal: what is least missed goes first.
+local function steps_for(list)
+  local function some(field)
+    return function(n) return #list[n][field] > 0 and text.some(list[n][field]) or "-" end
+  end
+  return {
+    text.replace("DOMAINS", some "domains"), text.drop "STATE", text.drop "DOMAINS",
+    text.replace("SERVICES", some "services"), text.cut "NAME",
+  }
 end
 
 return {
@@ -40,11 +51,12 @@ return {
     { "--expiring", "only certificates that expire within so many days", argument = "DAYS", convert = options.number },
   },
 
-  text = function(list)
-    if #list == 0 then return "there is nothing yet; begin with: certwright new-request" end
+  text = function(list, context)
+    if #list == 0 and context.is_filtered then return "nothing is like that; certwright list shows everything" end
+    if #list == 0 then return "there is nothing yet; begin with: certwright new-request --domain NAME" end
     local rows = { { "ID", "NAME", "STATE", "STATUS", "UNTIL", "SERVICES", "SHA-256", "DOMAINS" } }
     for _, fields in ipairs(list) do rows[#rows + 1] = row_of(fields) end
-    return text.table(rows)
+    return text.fitted(rows, context.columns, steps_for(list))
   end,
 
   run = function(args, context)
@@ -58,7 +70,8 @@ return {
     local by_object
     by_object, message, code = assignments.by_object(db)
     if not by_object then return nil, message, code end
-    local list = require("json").array()
+    local list = json.array()
+    context.is_filtered = next(args) ~= nil
     for _, row in ipairs(rows) do
       if not args.status or object.status(row) == args.status then
         local fields

@@ -10,7 +10,7 @@ local request = require "request"
 
 -- The request itself, where it is for nobody's file; DER byte for byte.
 local function text(result, context)
-  return context.printed or object.text(result), context.printed ~= nil
+  return context.printed or object.text(result, context), context.printed ~= nil
 end
 
 -- The certificate to renew, its subject, or why it cannot be renewed.

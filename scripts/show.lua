@@ -26,11 +26,12 @@ return {
     { "cert", "id, friendly name, or 6 or more hex digits of a fingerprint", argument = "CERT" },
   },
 
-  text = function(fields)
-    local lines = { object.text(fields), "", "History" }
+  text = function(fields, context)
+    local lines = { object.text(fields, context), "", "History" }
     for _, entry in ipairs(fields.history) do
       local detail = entry.detail ~= json.null and ": " .. text.escape(entry.detail) or ""
-      lines[#lines + 1] = ("  %s  %s  %s%s"):format(entry.at, text.escape(entry.who), entry.event, detail)
+      lines[#lines + 1] = text.wrap(("  %s  %s  %s%s"):format(entry.at, text.escape(entry.who), entry.event, detail),
+        context.columns, 4)
     end
     return table.concat(lines, "\n")
   end,

@@ -97,7 +97,7 @@ describe("list", function()
   it("makes nothing where there is nothing", function()
     local inner <close> = Desk.new "empty"
     assert.same({}, (inner:done("list")))
-    assert.equal("there is nothing yet; begin with: certwright new-request\n", inner:run("list").stdout)
+    assert.equal("there is nothing yet; begin with: certwright new-request --domain NAME\n", inner:run("list").stdout)
     assert.is_nil(file.stat(inner.state))
   end)
 end)
