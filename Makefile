@@ -74,6 +74,7 @@ install: $(PROGRAM)
 	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)
 	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/certwright
 	cp -R lua scripts $(SHARE)/
+	cat core/*.c > $(SHARE)/reference.txt
 	chmod -R u=rwX,go=rX $(SHARE)
 
 uninstall:

@@ -37,15 +37,17 @@ static const luaL_Reg modules[] = {
 /* Pushes the folder that holds lua/ and scripts/: beside the program in the
  * tree, PREFIX/share/certwright once installed. */
 static const char *push_home(lua_State *L) {
-  static const char *const places[] = {"%s", "%s/../share/certwright"};
+  static const char *const places[] = {"%s", "%s/share/certwright"};
   char program[PATH_MAX] = "";
-  char *slash;
   size_t i;
-  if (readlink("/proc/self/exe", program, sizeof program - 1) > 0 &&
-      (slash = strrchr(program, '/')) != NULL)
-    *slash = '\0';
+  if (readlink("/proc/self/exe", program, sizeof program - 1) < 0)
+    *program = '\0';
   for (i = 0; i < COUNT(places); i++) {
-    const char *home = lua_pushfstring(L, places[i], program);
+    char *slash = strrchr(program, '/'); /* its folder, then that one's */
+    const char *home;
+    if (slash != NULL)
+      *slash = '\0';
+    home = lua_pushfstring(L, places[i], program);
     if (access(lua_pushfstring(L, "%s/lua/cli.lua", home), R_OK) == 0)
       return home;
   }
