@@ -37,24 +37,36 @@ static void mask(int how) {
   sigprocmask(how, &set, NULL);
 }
 
+/* Takes a SIGINT that is waiting; whether there was one. */
+static bool take(void) {
+  struct signalfd_siginfo told;
+  return read(descriptor, &told, sizeof told) > 0;
+}
+
 /*
- * interrupt.watch(on)
- * From now on SIGINT does not end the program (true), or does again (false).
+ * interrupt.watch(on) -> whether it was watched before
+ * From now on SIGINT does not end the program (true), or does again (false);
+ * one that is waiting then is forgotten.
  */
 static int l_watch(lua_State *L) {
-  struct sigaction action;
+  struct sigaction action, before;
   bool on = lua_toboolean(L, 1);
   sigset_t set;
   memset(&action, 0, sizeof action);
   action.sa_handler = on ? on_signal : SIG_DFL;
-  sigaction(SIGINT, &action, NULL);
-  mask(on ? SIG_BLOCK : SIG_UNBLOCK);
+  sigaction(SIGINT, &action, &before);
+  if (on)
+    mask(SIG_BLOCK);
   if (on && descriptor < 0) {
     sigemptyset(&set);
     sigaddset(&set, SIGINT);
     descriptor = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
   }
-  return 0;
+  take();
+  if (!on)
+    mask(SIG_UNBLOCK);
+  lua_pushboolean(L, before.sa_handler == on_signal);
+  return 1;
 }
 
 /*
@@ -97,11 +109,10 @@ static int l_run(lua_State *L) {
 static int l_wait(lua_State *L) {
   struct pollfd set[2] = {{(int)luaL_checkinteger(L, 1), POLLIN, 0},
                           {descriptor, POLLIN, 0}};
-  struct signalfd_siginfo told;
   while (poll(set, COUNT(set), -1) < 0)
     if (errno != EINTR)
       return core_fail_errno(L, errno, "wait for", "input");
-  lua_pushboolean(L, read(descriptor, &told, sizeof told) < 0);
+  lua_pushboolean(L, !take());
   return 1;
 }
 

@@ -10,6 +10,7 @@ local certificates = require "certificates"
 local file = require "core.file"
 local generation = require "core.generation"
 local host = require "core.host"
+local interrupt = require "core.interrupt"
 local json = require "json"
 local observation = require "observation"
 local putback = require "putback"
@@ -337,7 +338,7 @@ end
 local function commit(run)
   local ok, message, code = M.record(run)
   if not ok then return nil, message, code end
-  for _, unit in ipairs(run.units) do prune(unit) end
+  for _, unit in ipairs(run.units) do pcall(prune, unit) end -- what stays is no harm
   return true
 end
 
@@ -365,11 +366,15 @@ local function unreachable(run)
     table.concat(lines, "; ")), "unobserved"
 end
 
--- A stage that raises, in a site's own driver perhaps, has failed as any other.
+-- Runs a stage.  Ctrl-C and defects, a site's driver's too, are failures like
+-- any other: what was done by then is put back.
 local function attempt(work, run)
-  local called, ok, message, code = pcall(work, run)
-  if not called then return nil, tostring(ok), "io" end
-  return ok, message, code
+  local guard = work == commit and xpcall or interrupt.run -- what is committed is not put back
+  local results = table.pack(guard(function() return work(run) end, function(problem)
+    return run.context.verbose and debug.traceback(problem) or tostring(problem)
+  end))
+  if results[1] then return table.unpack(results, 2, results.n) end
+  return nil, results[2], "io"
 end
 
 local function transact(run)
@@ -405,6 +410,7 @@ local function begin(run)
   run.journal, message, code = assignments.begin(run.context.db, run.row.id, run.material.wanted.fingerprint,
     journal_plan(run))
   if not run.journal then return nil, message, code end
+  interrupt.watch(true) -- to the end: an impatient second Ctrl-C shall not cut the report short
   return transact(run)
 end
 
