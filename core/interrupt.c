@@ -23,11 +23,12 @@ static void stop(lua_State *L, lua_Debug *record) {
   luaL_error(L, "interrupted");
 }
 
+/* May be called from a handler.  Only between instructions of Lua code: a hook
+ * on calls would raise where a __close begins, which then cleans up nothing. */
 static void on_signal(int number) {
-  const int all = LUA_MASKCALL | LUA_MASKRET | LUA_MASKLINE | LUA_MASKCOUNT;
   (void)number;
   if (running != NULL)
-    lua_sethook(running, stop, all, 1); /* may be called from a handler */
+    lua_sethook(running, stop, LUA_MASKCOUNT, 1);
 }
 
 static void mask(int how) {
