@@ -7,6 +7,7 @@
 local cert = require "core.cert"
 local file = require "core.file"
 local key = require "core.key"
+local lfs = require "lfs"
 local names = require "names"
 
 local M = {}
@@ -83,6 +84,16 @@ local function make_certificates(subject, root_key, issuing_key)
   return root, issuing
 end
 
+-- Whether a CA that has no certificate (any more) has issued one before: then it
+-- was not cut short while it was made, and its keys are worth more than a new CA.
+local function has_issued(at)
+  if not file.stat(at.issued, true) then return false end
+  for name in lfs.dir(at.issued) do
+    if name:match "^%x" then return true end
+  end
+  return false
+end
+
 --- Makes the root and the issuing CA; a dry run only says whether it could.
 -- @param subject organization attributes for both names
 -- @return root core.cert | nil, message, "exists" | ...
@@ -90,6 +101,10 @@ function M.init(context, subject)
   local at = paths(context)
   if M.exists(context) then
     return nil, ("there is a local CA already, in '%s'"):format(at.folder), "exists"
+  end
+  if has_issued(at) then
+    return nil, ("the local CA in '%s' has issued certificates, but '%s' is gone: put it back from a backup, or move "
+      .. "the folder away"):format(at.folder, at.issuing), "exists"
   end
   if context.dry_run then return true end
   for _, leftover in ipairs { at.root, at.root_key, at.issuing_key } do file.remove(leftover) end

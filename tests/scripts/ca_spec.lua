@@ -58,6 +58,18 @@ describe("the local CA", function()
     desk:done("enroll", "--domain", "a.test")
   end)
 
+  it("is not made again over one that has issued", function()
+    desk:done("ca", "init")
+    desk:done("enroll", "--domain", "a.test")
+    local root = desk:read(desk.state .. "/ca/root.key")
+    os.remove(desk.state .. "/ca/issuing.pem")
+    local message = "the local CA in 'STATE/ca' has issued certificates, but 'STATE/ca/issuing.pem' is gone: put it "
+      .. "back from a backup, or move the folder away"
+    desk:refuses(1, "exists", message, "ca", "init")
+    desk:refuses(1, "exists", message, "ca", "init", "--dry-run")
+    assert.equal(root, desk:read(desk.state .. "/ca/root.key"))
+  end)
+
   it("is made again where making it was cut short", function()
     desk:done("ca", "init")
     os.remove(desk.state .. "/ca/issuing.pem")
