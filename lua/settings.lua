@@ -68,6 +68,18 @@ local function check_strings(path, setting, list)
   return true
 end
 
+-- A command: a list of words without NUL, the first of them a program.
+local function check_command(path, setting, list)
+  local ok, message, code = check_strings(path, setting, list)
+  if not ok or not list then return ok, message, code end
+  local count = 0
+  for _, word in pairs(list) do count = word:find("\0", 1, true) and math.huge or count + 1 end
+  if count ~= #list or (list[1] or "") == "" then
+    return nil, ("'%s': '%s' must be a list of words, the first of them a program"):format(path, setting), "parse"
+  end
+  return true
+end
+
 local function check_names(path, setting, list)
   local ok, message, code = check_strings(path, setting, list)
   if not ok then return nil, message, code end
@@ -100,8 +112,9 @@ local function check_entry(path, group, name, entry)
   if group == "services" then key, dir = "driver", entry.dir end
   if type(entry[key]) ~= "string" then
     return nil, ("'%s': '%s.%s' needs '%s', a string"):format(path, group, name, key), "parse"
-  elseif dir ~= nil and (type(dir) ~= "string" or dir:sub(1, 1) ~= "/") then
-    return nil, ("'%s': '%s.%s.dir' must be an absolute path"):format(path, group, name), "parse"
+  elseif dir ~= nil and (type(dir) ~= "string" or dir:sub(1, 1) ~= "/" or dir:find "%c") then
+    return nil, ("'%s': '%s.%s.dir' must be an absolute path, without control characters"):format(path, group, name),
+      "parse"
   end
   return true
 end
@@ -135,8 +148,10 @@ function M.check_service(path, name, entry, own)
     ok, message, code = check_names(path, setting, type(value) == "table" and value or { value })
     if not ok then return nil, message, code end
   end
-  for _, field in ipairs { "endpoints", "check", "reload", "restart" } do
-    ok, message, code = check_strings(path, prefix .. field, entry[field])
+  ok, message, code = check_strings(path, prefix .. "endpoints", entry.endpoints)
+  if not ok then return nil, message, code end
+  for _, field in ipairs { "check", "reload", "restart" } do
+    ok, message, code = check_command(path, prefix .. field, entry[field])
     if not ok then return nil, message, code end
   end
   if entry.observe_timeout and entry.observe_timeout <= 0 then

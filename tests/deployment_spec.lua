@@ -336,6 +336,37 @@ describe("assigning to three services", function()
       cancelled(fails("web refused to reload", "refused"))
     end)
 
+    -- A driver of the site's own that is nginx's, but raises where it says so.
+    local function buggy(verb)
+      deploy.write(lab.site_path .. "/service/buggy.lua", ([[
+        local driver = {}
+        for name, value in pairs(require "service.nginx") do driver[name] = value end
+        driver[%q] = function() error("a bug", 0) end
+        return driver]]):format(verb))
+      return deploy.change(lab, "web", { driver = "buggy" })
+    end
+
+    it("by raising, as a driver with a bug does, is as before", function()
+      assert(file.mkdirs(lab.site_path .. "/service", tonumber("755", 8)))
+      local _ <close> = buggy "check"
+      cancelled(fails("a bug", "io"))
+    end)
+
+    it("by raising also while it is put back, is not put back until it no longer does: exit 4", function()
+      local id = deploy.issue(lab)
+      do
+        local _ <close> = buggy "reload"
+        local answer, result = lab:json("assign-services", id, "--services", "smtp,web,imap", "--overwrite")
+        assert.equal("unrestored", answer.error.code)
+        ends(4, result)
+        says(result, "a bug (in reload); AND NOT PUT BACK: a bug")
+      end
+      local result = lab:run("check")
+      says(result, ("recovered: the deployment of %s that was cut short at 'put back' was put back"):format(id))
+      assert.same(before, snapshot(lab))
+      cancelled(id)
+    end)
+
     it("is wanted until another one is assigned", function()
       local id
       do
@@ -586,7 +617,8 @@ describe("services with one folder", function()
       new.mail = new:dovecot { names = { NAME } }
       local ports = new.mail.endpoints
       return { imap = deploy.with(new.mail.service, { endpoints = { ports[1], ports[2] } }),
-        pop = deploy.with(new.mail.service, { endpoints = { ports[3], ports[4] } }) }
+        pop = deploy.with(new.mail.service, { endpoints = { ports[3], ports[4] },
+          dir = new.mail.service.dir:gsub("/", "//"):gsub("//ssl", "/./ssl") .. "/" }) } -- another way to write it
     end)
     local dir = lab.services.imap.dir
     for _, named in ipairs { "imap", "pop" } do

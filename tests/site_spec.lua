@@ -99,9 +99,9 @@ describe("config.lua", function()
         "'../web' is not a name for an entry of services" },
       ["a service's driver"] = { "{ services = { web = {} } }", "'services.web' needs 'driver', a string" },
       ["a service's dir"] = { "{ services = { web = { driver = 'nginx', dir = 'ssl' } } }",
-        "'services.web.dir' must be an absolute path" },
+        "'services.web.dir' must be an absolute path, without control characters" },
       ["a service's dir, a number"] = { "{ services = { web = { driver = 'nginx', dir = 7 } } }",
-        "'services.web.dir' must be an absolute path" },
+        "'services.web.dir' must be an absolute path, without control characters" },
     } do
       it(setting .. " is wrong", function()
         refuses("return " .. case[1], "'SITE/config.lua': " .. case[2])
@@ -120,6 +120,14 @@ describe("config.lua", function()
           .. "only" },
       ["endpoints"] = { "endpoints = { 443 }", "'services.web.endpoints[1]' must be a string, not a number" },
       ["reload"] = { "reload = 'systemctl reload x'", "'services.web.reload' must be a table, not a string" },
+      ["reload without words"] = { "reload = {}",
+        "'services.web.reload' must be a list of words, the first of them a program" },
+      ["reload without a program"] = { "reload = { '' }",
+        "'services.web.reload' must be a list of words, the first of them a program" },
+      ["check with a NUL"] = { "check = { 'a', 'b\\0' }",
+        "'services.web.check' must be a list of words, the first of them a program" },
+      ["restart with a gap"] = { "restart = { 'a', [3] = 'b' }",
+        "'services.web.restart' must be a list of words, the first of them a program" },
       ["reload's words"] = { "reload = { 'true', {} }", "'services.web.reload[2]' must be a string, not a table" },
       ["observe_timeout"] = { "observe_timeout = 0", "'services.web.observe_timeout' must be more than 0 seconds" },
     } do
