@@ -2,6 +2,7 @@
 -- services and CAs.  Missing or empty means the defaults.
 
 local file = require "core.file"
+local paths = require "paths"
 local settings = require "settings"
 
 local M = {}
@@ -95,7 +96,7 @@ function M:service(name)
   if not ok then return nil, message, code end
   local service = { name = name, observe_timeout = 30 }
   for field, value in pairs(entry) do service[field] = value end
-  service.dir = (service.dir or default_dir(name)):gsub("(.)/+$", "%1")
+  service.dir = paths.clean(service.dir or default_dir(name))
   if entry.mode then
     service.mode, message, code = mode_of(self.path, name, entry.mode)
     if not service.mode then return nil, message, code end
@@ -123,8 +124,7 @@ function M:services(names)
     if not ok then return nil, message, code end
   end
   for name, entry in require("options").sorted(self.config.services) do
-    local dir = (entry.dir or default_dir(name)):gsub("(.)/+$", "%1")
-    if dirs[dir] then
+    if dirs[paths.clean(entry.dir or default_dir(name))] then
       local ok, message, code = add(name)
       if not ok then return nil, message, code end
     end
