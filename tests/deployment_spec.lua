@@ -219,6 +219,29 @@ describe("assigning to three services", function()
     assert.same(deploy.all(lab.endpoints, new), deploy.presented(lab, lab.endpoints, NAME))
   end)
 
+  it("is busy when another one takes too long", function()
+    local home = assert(file.link "/proc/self/exe"):match "^(.*)/"
+    assert(file.mkdirs(lab.site_path .. "/lua", tonumber("755", 8)))
+    local shadow = lab.site_path .. "/lua/recovery.lua" -- as it ships, but for the time that it waits
+    deploy.write(shadow, (file.read(home .. "/lua/recovery.lua"):gsub("LOCK_TIMEOUT = 60", "LOCK_TIMEOUT = 0.2")))
+    settled()
+    local before, id = snapshot(lab), deploy.issue(lab)
+    local holder = assert(process.start({ home .. "/certwright", "-e", [[
+      local lock = assert(core.generation.lock(...))
+      print(tostring(lock))
+      io.stdout:flush()
+      core.host.sleep(60)
+    ]], lab.state_path .. "/locks/deployment" }, { output = lab.path .. "/holder.log" }))
+    assert(lab:eventually(function() return file.read(lab.path .. "/holder.log"):find "lock" end))
+    local result = refused(lab, "busy", "another deployment is under way", "assign-services", id, "--services", ALL,
+      "--overwrite")
+    holder:stop()
+    assert(file.remove(shadow))
+    ends(1, result)
+    assert.same(before, snapshot(lab))
+    assert.same({}, deploy.states(lab, id))
+  end)
+
   it("undoes what a killed process left behind while the next one waits", function()
     settled()
     local slow = deploy.issue(lab)

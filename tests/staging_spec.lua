@@ -300,6 +300,15 @@ describe("the files of a generation", function()
     assert.equal("PRIVATE KEY", file.read(lab.dir .. "/current/combined.pem"):match "^%-%-%-%-%-BEGIN ([%u ]+)%-")
   end)
 
+  it("hold an empty chain where there is none", function()
+    local object, result = lab:json("new-request", "--domain", NAME, "--self-signed")
+    ends(0, result)
+    ends(0, deploy.assign(lab, tostring(math.tointeger(object.id)), "web"))
+    assert.equal("", file.read(lab.dir .. "/current/chain.pem"))
+    assert.equal(object.fingerprint, deploy.pair(lab.dir))
+    assert.equal(object.fingerprint, lab:presented(lab.web.endpoints[1], NAME))
+  end)
+
   it("have the site's owner, group and mode, of the keys only", function()
     local nobody, mail = assert(host.lookup "nobody").uid, assert(host.group "mail").gid
     ends(0, assigned { owner = "nobody" })
