@@ -34,6 +34,11 @@ local function from_ca(context, row)
   return add_certificates({}, bytes, "the answer of " .. row.ca)
 end
 
+local function cure(warning)
+  return warning.code == "untrusted" and "; if clients trust its root, name that in 'anchors' of config.lua; a missing "
+    .. "link of the chain goes into a further --file; then complete-request again" or ""
+end
+
 return {
   summary = "complete a pending request with the CA's certificate",
   role = "operator",
@@ -42,11 +47,19 @@ return {
   options = {
     { "id", "the request; without it, it is found by its key", argument = "ID", optional = true },
     { "--file", "what the CA sent (repeat; - is standard input)", argument = "FILE", many = true },
-    { "--password-file", "the password of an encrypted FILE", argument = "FILE" },
+    { "--password-file", "for encrypted files, which are not supported yet", argument = "FILE" },
   },
+  notes = [[
+Without --file the request's CA is asked: exit status 3 while it has not
+issued.  For example:
+   certwright complete-request --file from-the-ca.pem]],
   text = object.text,
 
   run = function(args, context)
+    if args.password_file then
+      return nil, "--password-file is not supported yet: FILE holds certificates in PEM or DER, which have no password",
+        "unsupported", 2
+    end
     local db, message, code = context:write()
     if not db then return nil, message, code end
     local row
@@ -85,8 +98,10 @@ return {
     local result
     result, message, code = object.read(context, found.id)
     if not result then return nil, message, code end
-    context:say("request %d is completed: valid until %s, SHA-256 %s", found.id, result.not_after, result.fingerprint)
-    for _, warning in ipairs(result.warnings) do context:warn("%s", text.escape(warning.message)) end
+    context:say("request %d is completed: valid until %s, SHA-256 %s", found.id, result.not_after,
+      result.fingerprint:sub(1, 16))
+    for _, warning in ipairs(result.warnings) do context:warn("%s%s", text.escape(warning.message), cure(warning)) end
+    context:next(found.wish and "certwright enroll %d" or "certwright assign-services %d --services LIST", found.id)
     return result
   end,
 }
