@@ -70,13 +70,14 @@ local function core_name(value, modules)
 end
 
 local GENERAL = [[
-core             the primitives: core.key, core.request, core.cert, core.probe, ...
+core             the primitives: core.key, core.request, core.cert, core.probe
 certificates     what `certwright list` shows; certificates[1] is one of them
 services         the site's services; services.web is one of them
 probe(URL, NAME) a handshake: probe "https://127.0.0.1:443"
 help(VALUE)      what is written above its definition: help(core.cert.parse),
                  help "cert:covers" for a method
-A value is shown as it is typed. Tab completes, Ctrl-C leaves the line, Ctrl-D ends.]]
+A value is shown as it is typed.  Tab completes, Ctrl-C leaves the line,
+Ctrl-D ends.]]
 
 local function help_of(context, modules)
   return function(value)

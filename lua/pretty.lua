@@ -58,7 +58,7 @@ function show(value, depth, seen, indent)
   if kind == "table" and not (type(meta) == "table" and meta.__tostring) then
     return show_table(value, depth, seen, indent)
   end
-  return text.escape(tostring(value))
+  return text.escape_lines(tostring(value))
 end
 
 --- A value as text; strings of several lines stand as they are.
