@@ -84,8 +84,8 @@ local function adopt(context, service)
     return true
   end
   if context.dry_run then
-    context:say("would make %s name %s/current/:\n  %s", settings.where or "its configuration", service.dir,
-      table.concat(settings.lines, "\n  "))
+    context:say("'%s' would name %s/current/: in %s:\n  %s", service.name, service.dir,
+      settings.where or "its configuration", table.concat(settings.lines, "\n  "))
     return true
   end
   local ok
@@ -103,7 +103,8 @@ local function adopt(context, service)
     ok, message, code = servant.reload(unit)
     if not ok then return take_back(context, service, record, message, code) end
   end
-  context:say("'%s' now names %s/current/ (undo: certwright adopt %s --undo)", service.name, service.dir, service.name)
+  context:say("'%s' now names %s/current/", service.name, service.dir)
+  context:say("to undo: certwright adopt %s --undo", service.name)
   return true
 end
 
@@ -111,7 +112,7 @@ local function undo(context, service)
   local record, message, code = assignments.adoption(context.db, service.name)
   if not record then
     if message then return nil, message, code end
-    return nil, ("'%s' was not adopted by certwright"):format(service.name), "missing"
+    return nil, ("there is nothing to undo: '%s' was not adopted by certwright"):format(service.name), "missing"
   end
   if context.dry_run then
     context:say("would put back the configuration of '%s'", service.name)

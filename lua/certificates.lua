@@ -153,7 +153,9 @@ end
 function M.get(db, id)
   local rows, message, code = read(db, "id = ?1", "id", id)
   if not rows then return nil, message, code end
-  if not rows[1] then return nil, ("there is no object %d; see certwright list"):format(id), "missing" end
+  if not rows[1] then
+    return nil, ("there is no request or certificate %d; see certwright list"):format(id), "missing"
+  end
   return rows[1]
 end
 

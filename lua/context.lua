@@ -35,6 +35,11 @@ function M:say(format, ...)
   if not self.quiet then tell(format:format(...)) end
 end
 
+--- Says what to do next, where it is for a person to do.
+function M:next(format, ...)
+  if not self.in_workflow then self:say("next: " .. format, ...) end
+end
+
 --- Warns on standard error, even with --quiet.
 function M.warn(_, format, ...)
   tell("certwright: warning: " .. format:format(...))

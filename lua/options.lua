@@ -11,6 +11,8 @@ local argparse = require "argparse"
 
 local M = {}
 
+local GLOBALS = "Options of every command, such as --json and --dry-run: certwright help"
+
 --- The key an option has in the parsed arguments: "--state-name" -> state_name.
 function M.key(option)
   return (option[1]:gsub("^%-+", ""):gsub("%-", "_"))
@@ -75,6 +77,24 @@ local function parser_for(script, command)
   return parser
 end
 
+-- What argparse says, in our words: with the name that help shows.
+local function complaint(said, script, command)
+  local name = command == script and script.name or script.name .. " " .. command.name
+  local missing, takes = said:match "^missing argument '(.-)'$", {}
+  for _, option in ipairs(command.options or {}) do
+    if option[1] == missing then
+      said = ("%s needs %s: %s"):format(name, option.argument, option[2])
+    elseif option[1]:sub(1, 1) ~= "-" then
+      takes[#takes + 1] = option.argument
+    end
+  end
+  if said == "too many arguments" then
+    said = ("too many arguments: %s takes %s"):format(name, #takes > 0 and table.concat(takes, " ") or "none")
+  end
+  said = said:gsub("\nDid you mean (.-)%?$", " (did you mean %1?)")
+  return ("%s; see certwright help %s"):format(said, script.name)
+end
+
 --- Parses a command's arguments.
 -- @return a table by option key | nil, message
 function M.parse(script, command, arguments)
@@ -87,7 +107,7 @@ function M.parse(script, command, arguments)
   end
   local ok, parsed = parser:pparse(arguments)
   if not ok then
-    return nil, ("%s; see certwright help %s"):format(parsed, script.name)
+    return nil, complaint(parsed, script, command)
   end
   for _, option in ipairs(command.options or {}) do
     local key = M.key(option)
@@ -106,10 +126,12 @@ function M.help(script, command)
     for name, entry in M.sorted(script.commands) do
       lines[#lines + 1] = ("   %-12s %s"):format(name, entry.summary)
     end
+    lines[#lines + 1] = ("\ncertwright help %s COMMAND explains one."):format(script.name)
     return table.concat(lines, "\n")
   end
-  local text = parser_for(script, command):get_help()
-  return script.notes and text .. "\n\n" .. script.notes or text
+  local parts = { parser_for(script, command):get_help(), (command or script).notes, GLOBALS }
+  if not parts[2] then table.remove(parts, 2) end
+  return table.concat(parts, "\n\n")
 end
 
 --- Like pairs, in the order of the keys.

@@ -6,6 +6,8 @@ local loader = require "loader"
 
 local M = {}
 
+local ORDER = "workflow" -- workflow.lua holds the order of the steps; it is no script
+
 local FIELDS = {
   summary = "string", options = "table", role = "string", run = "function", commands = "table",
   from = "table", to = "string", text = "function", notes = "string",
@@ -53,7 +55,7 @@ end
 --   | nil, message, "usage" | "parse" | "denied" | "io"
 function M.load(context, name)
   local path, is_site = M.find(context, name)
-  if not path then
+  if not path or name == ORDER then
     return nil, ("there is no command '%s'; see certwright help"):format(name), "usage"
   end
   local chunk, message, code = loader.file(path)
@@ -80,14 +82,16 @@ function M.command(script, arguments)
   if command then return command, { table.unpack(arguments, 2) } end
   local names = {}
   for name in require("options").sorted(script.commands) do names[#names + 1] = name end
-  return nil, ("certwright %s needs a command: %s"):format(script.name, table.concat(names, ", "))
+  if arguments[1] then
+    return nil, ("%s has no command '%s'; there are: %s"):format(script.name, arguments[1], table.concat(names, ", "))
+  end
+  return nil, ("%s needs a command: %s"):format(script.name, table.concat(names, ", "))
 end
 
 --- The names of all scripts that may be run, sorted, each once.
--- workflow.lua holds the order of the steps; it is no script.
 function M.names(context)
   local lfs = require "lfs"
-  local seen, names = { workflow = true }, {}
+  local seen, names = { [ORDER] = true }, {}
   for _, folder in ipairs(folders(context)) do
     if file.stat(folder, true) then
       for entry in lfs.dir(folder) do

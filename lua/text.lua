@@ -158,6 +158,7 @@ function M.wrap(prose, columns, indent)
   local first, rest = prose:match "^([^\n]*)(.*)$"
   if not columns or width(first) <= columns then return prose end
   local lines, line = {}, nil
+  first = first:gsub("(%(%w+) (%x+%))", "%1\0%2") -- "(was 0123456789abcdef)" stays one word
   for blanks, word in first:gmatch "( *)(%S+)" do
     if line and width(line .. blanks .. word) > columns then
       lines[#lines + 1] = line
@@ -167,7 +168,7 @@ function M.wrap(prose, columns, indent)
     end
   end
   lines[#lines + 1] = line
-  return table.concat(lines, "\n") .. rest
+  return table.concat(lines, "\n"):gsub("%z", " ") .. rest
 end
 
 --- Label and value pairs, one a line; the lines of a value stand below each other.

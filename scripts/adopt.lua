@@ -11,6 +11,9 @@ return {
     { "service", "the service, as the site's config.lua names it", argument = "SERVICE" },
     { "--undo", "put the service's own configuration back" },
   },
+  notes = [[
+What the service presents now becomes its first generation, so nothing
+changes for clients.  Where certwright cannot do it, it says what to write.]],
   text = function(fields)
     return text.fields { { "Service", fields.service }, { "Folder", fields.dir },
       { "Adopted", fields.adopted and "yes" or "no" } }
@@ -32,7 +35,9 @@ return {
       ok, message, code = adoption.adopt(context, service)
     end
     if not ok then return nil, message, code end
-    return json.object({ service = service.name, dir = service.dir, adopted = not args.undo },
+    local settings = service.how.settings(service)
+    local adopted = settings and settings.uses_current or false
+    return json.object({ service = service.name, dir = service.dir, adopted = adopted },
       { "service", "dir", "adopted" })
   end,
 }

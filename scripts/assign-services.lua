@@ -59,11 +59,16 @@ return {
   to = "completed",
   options = {
     { "cert", "id, friendly name, or 6 or more hex digits of a fingerprint", argument = "CERT" },
-    { "--services", "the services, as the site's config.lua names them", argument = "A,B", convert = options.list },
+    { "--services", "the services, as config.lua names them", argument = "A,B", convert = options.list },
     { "--overwrite", "replace an existing default SMTP certificate" },
     { "--no-observe", "record it as written, do not look at the endpoints" },
-    { "--cancel", "no longer want it where it could not be assigned" },
+    { "--cancel", "give up wanting it where it could not be assigned" },
   },
+  notes = [[
+All of the services or none: exit status 1 says that everything is as it was,
+4 that it could not be put back.  Without --services: those that it is on, or
+should be.  For example:
+   certwright assign-services 1 --services web,smtp,imap]],
   text = object.text,
 
   run = function(args, context)
@@ -74,7 +79,8 @@ return {
     if not row then return nil, message, code end
     if args.cancel then return cancel(args, context, row) end
     if row.state ~= "completed" then
-      return nil, ("%d has no certificate yet: it is %s; complete it first"):format(row.id, row.state), "mismatch"
+      return nil, ("%d has no certificate yet: it is %s; next:\n  certwright %s %d"):format(row.id, row.state,
+        row.state == "submitted" and "complete-request" or "submit-request", row.id), "mismatch"
     end
     local site
     site, message, code = context:site()

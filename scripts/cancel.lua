@@ -8,6 +8,8 @@ return {
   summary = "cancel a pending request",
   role = "requester",
   options = { { "id", "the request: its id or friendly name", argument = "ID" } },
+  notes = [[
+Its key and its request are kept until certwright remove ID.]],
   text = object.text,
 
   run = function(args, context)

@@ -41,6 +41,9 @@ return {
   summary = "probe every assignment again",
   role = "auditor",
   options = { { "--watch", "go on until interrupted, a round a minute" } },
+  notes = [[
+Exit status 1 when one is not as it should be.  Nothing is put right but what
+a crash cut short.]],
   text = lines_of,
 
   run = function(args, context)

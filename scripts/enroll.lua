@@ -34,6 +34,7 @@ local function go_on(context, steps, row, wish)
     if is_ahead(step, row, state, wish) then
       local note, code
       result, note, code = step.run(arguments_for(step, row.id, wish), context)
+      if code == "pending" then note = ("%s\nto go on then: certwright enroll %d"):format(note, row.id) end
       if result == nil or code then return result, note, code end
       state = step.to
     end
@@ -127,7 +128,7 @@ local function declared()
     end
     list[#list + 1] = option
   end
-  list[#list + 1] = { "--ca", "the CA, one of the site's `cas`", argument = "NAME" }
+  list[#list + 1] = { "--ca", "the CA, as config.lua names it", argument = "NAME" }
   list[#list + 1] = { "--overwrite", "replace an existing default SMTP certificate" }
   return list
 end
@@ -136,9 +137,15 @@ return {
   summary = "request, submit, complete and assign in one go",
   role = "organization-management",
   options = declared(),
+  notes = [[
+Exit status 3: the CA has not issued yet; enroll ID goes on later, with what
+was asked for now.  For example:
+   certwright enroll --services web,smtp,imap --ca local
+   certwright enroll --from 1 --services web,smtp,imap]],
   text = function(result, context) return context.printed or object.text(result, context) end,
 
   run = function(args, context)
+    context.in_workflow = true
     local steps, message, code = flow.steps(context)
     if not steps then return nil, message, code end
     return (args.id and resume or begin)(args, context, steps)

@@ -13,6 +13,17 @@ local function text(result, context)
   return context.printed or object.text(result, context), context.printed ~= nil
 end
 
+-- Options that could do nothing.
+local function check(args, context)
+  if args.self_signed and (args.out or args.form) then
+    return nil, ("%s is for a request, and --self-signed makes a certificate: certwright show tells of it"):format(
+      args.out and "--out" or "--form"), "usage"
+  elseif args.form == "der" and not args.out and context.columns and not context.json then
+    return nil, "--form der writes bytes that are nothing for a terminal: give --out FILE", "usage"
+  end
+  return true
+end
+
 -- The certificate to renew, its subject, or why it cannot be renewed.
 local function renewed(args, context)
   if not args.from then
@@ -33,17 +44,17 @@ local function renewed(args, context)
 end
 
 -- What --dry-run says: every value and who decided it.
-local function explain(made)
+local function explain(made, context)
   local shown = require("text")
-  local lines = {}
-  local function line(field, value)
-    local by = made.decided[field] or "option"
+  local lines, shipped = {}, "^" .. context.home:gsub("%p", "%%%0") .. "/"
+  local function line(field, value, decided)
+    local by = (decided or made.decided[field] or "option"):gsub(shipped, "")
     lines[#lines + 1] = { field, shown.escape(value), by }
   end
   lines[1] = { "VALUE", "WOULD BE", "DECIDED BY" }
   line("friendly_name", made.friendly_name)
   line("common_name", made.common_name)
-  lines[#lines + 1] = { "domains", shown.names(made.domains), made.decided.extra_domains or "option" }
+  line("domains", shown.names(made.domains), made.decided.extra_domains)
   line("key", made.key)
   local subject = {}
   for attribute, value in options.sorted(made.subject) do subject[#subject + 1] = attribute .. "=" .. value end
@@ -88,11 +99,16 @@ return {
     { "--from", "renew this certificate: same names, subject and kind of key", argument = "CERT" },
     { "--reuse-key", "with --from: keep its key" },
   },
+  notes = [[
+The request is kept in the state folder in any case.  --dry-run shows every
+value, and who decided it.  For example:
+   certwright new-request --domain mail.contoso.com --out contoso.csr]],
   text = text,
 
   run = function(args, context)
-    local db, message, code = context:write()
-    local site
+    local ok, message, code = check(args, context)
+    local db, site
+    if ok then db, message, code = context:write() end
     if db then site, message, code = context:site() end
     if not site then return nil, message, code end
     local known
@@ -106,7 +122,7 @@ return {
     made, message, code = request.name(context, made, args, from)
     if not made then return nil, message, code end
     if context.dry_run then
-      context.printed = explain(made) .. "\n"
+      context.printed = explain(made, context) .. "\n"
       return values(made)
     end
     local id
@@ -118,7 +134,7 @@ return {
     if not args.self_signed then
       context:say("key kept as %s, request as %s", context:path("keys", id .. ".pem"),
         context:path("requests", id .. ".csr"))
-      context:say("next: certwright submit-request %d", id)
+      context:next("certwright submit-request %d", id)
     end
     return object.fields(context, row)
   end,

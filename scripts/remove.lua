@@ -44,6 +44,9 @@ return {
   options = {
     { "cert", "id, friendly name, or 6 or more hex digits of a fingerprint", argument = "CERT" },
   },
+  notes = [[
+Refused while a service has it; a pending request needs --yes, for its key
+is lost with it.]],
   text = function(fields) return ("removed %d"):format(fields.id) end,
 
   run = function(args, context)

@@ -11,8 +11,10 @@ return {
   to = "submitted",
   options = {
     { "id", "the request: its id or friendly name", argument = "ID" },
-    { "--ca", "the CA, one of the site's `cas`; default: as the request's policy chose", argument = "NAME" },
+    { "--ca", "the CA, as config.lua names it; without it, the one that `show` names", argument = "NAME" },
   },
+  notes = [[
+Exit status 3: the CA has not issued the certificate yet.]],
   text = object.text,
 
   run = function(args, context)
@@ -30,7 +32,7 @@ return {
     if answer.dry_run then return result end
     if not answer.issued then return result, answer.advice or "the CA has not issued it yet", "pending" end
     context:say("request %d: the CA '%s' has issued it (ticket %s)", row.id, answer.ca, answer.ticket)
-    context:say("next: certwright complete-request %d", row.id)
+    context:next("certwright complete-request %d", row.id)
     return result
   end,
 }

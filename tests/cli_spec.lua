@@ -99,15 +99,24 @@ describe("the command line", function()
     end)
 
     it("an argument too many, or one that is missing", function()
-      desk:refuses(2, "usage", "too many arguments; see certwright help list", "list", "1")
-      desk:refuses(2, "usage", "missing argument 'cert'; see certwright help show", "show")
+      desk:refuses(2, "usage", "too many arguments: list takes none; see certwright help list", "list", "1")
+      desk:refuses(2, "usage", "show needs CERT: id, friendly name, or 6 or more hex digits of a fingerprint; "
+        .. "see certwright help show", "show")
+      desk:refuses(2, "usage", "too many arguments: show takes CERT; see certwright help show", "show", "1", "2")
+      desk:refuses(2, "usage", "unknown option '--stats' (did you mean '--status'?); see certwright help list", "list",
+        "--stats")
       desk:refuses(2, "usage", "option '--status' requires an argument; see certwright help list", "list", "--status")
       desk:refuses(2, "usage", "--domain needs a value that is not empty", "list", "--domain", "")
     end)
 
     it("a command of a command", function()
-      desk:refuses(2, "usage", "certwright ca needs a command: init, root", "ca")
-      desk:refuses(2, "usage", "certwright ca needs a command: init, root", "ca", "nonesuch")
+      desk:refuses(2, "usage", "ca needs a command: init, root", "ca")
+      desk:refuses(2, "usage", "ca has no command 'nonesuch'; there are: init, root", "ca", "nonesuch")
+      desk:refuses(2, "usage", "ca has no command 'nonesuch'; there are: init, root", "help", "ca", "nonesuch")
+    end)
+
+    it("a file of scripts/ that is no command", function()
+      desk:refuses(2, "usage", "there is no command 'workflow'; see certwright help", "workflow")
     end)
 
     it("and nothing was made", function()
@@ -121,12 +130,12 @@ describe("the command line", function()
       assert.same({}, value)
       assert.equal("[]\n", result.stdout)
       assert.equal("", result.stderr)
-      desk:refuses(1, "missing", "there is no object 1; see certwright list", "show", "1")
+      desk:refuses(1, "missing", "there is no request or certificate 1; see certwright list", "show", "1")
     end)
 
     it("are plain text without --json, and errors on standard error alone", function()
       local result = desk:run("show", "1")
-      assert.same({ 1, "", "certwright: there is no object 1; see certwright list\n" },
+      assert.same({ 1, "", "certwright: there is no request or certificate 1; see certwright list\n" },
         { result.status, result.stdout, result.stderr })
     end)
 
@@ -408,7 +417,7 @@ describe("the command line", function()
         options = { { "id", "which", argument = "ID" } },
         run = function() return nil, "nobody has approved it yet", "pending" end }]])
       site_script("workflow", "return { 'new-request', 'approve', 'submit-request', 'complete-request' }")
-      desk:refuses(3, "pending", "nobody has approved it yet", "enroll", "--domain", "a.test")
+      desk:refuses(3, "pending", "nobody has approved it yet\nto go on then: certwright enroll 1", "enroll", "--domain", "a.test")
       assert.equal("created", desk:done("show", "1").state)
     end)
   end)

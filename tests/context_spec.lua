@@ -26,7 +26,7 @@ describe("the state folder", function()
       desk:done(table.unpack(words))
       assert.is_nil(file.stat(desk.state))
     end
-    desk:refuses(1, "missing", "there is no object 1; see certwright list", "show", "1")
+    desk:refuses(1, "missing", "there is no request or certificate 1; see certwright list", "show", "1")
     assert.is_nil(file.stat(desk.state))
     desk:ask("--domain", "a.test")
     for _, name in ipairs { "", "/keys", "/requests", "/locks" } do

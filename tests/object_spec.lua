@@ -159,8 +159,8 @@ describe("an object is named", function()
   it("by its id", function()
     desk:ask("--domain", "a.test")
     assert.same({ 1, 1 }, { found "1", found "01" })
-    desk:refuses(1, "missing", "there is no object 2; see certwright list", "show", "2")
-    desk:refuses(1, "missing", "there is no object 0; see certwright list", "show", "0")
+    desk:refuses(1, "missing", "there is no request or certificate 2; see certwright list", "show", "2")
+    desk:refuses(1, "missing", "there is no request or certificate 0; see certwright list", "show", "0")
     missing "99999999999999999999"
     missing "-1"
     missing "1x"

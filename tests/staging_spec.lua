@@ -151,8 +151,8 @@ describe("the preflight", function()
 
   it("refuses a request without a certificate", function()
     local object = lab:json("new-request", "--domain", NAME)
-    refused(lab, tostring(math.tointeger(object.id)), "mismatch", "has no certificate yet: it is created; complete it "
-      .. "first")
+    refused(lab, tostring(math.tointeger(object.id)), "mismatch", "has no certificate yet: it is created; next:\n  "
+      .. "certwright submit-request " .. math.tointeger(object.id))
   end)
 
   it("refuses a folder that others may write, and says how to mend it", function()

@@ -10,14 +10,14 @@ M.summary = "a person carries the request to the CA and brings back the certific
 function M.submit(ca, order, context)
   return {
     issued = false,
-    advice = ("send %s to the CA '%s'; when its certificate has come: certwright complete-request %d --file FILE")
+    advice = ("send %s to the CA '%s'; when its certificate has come:\n  certwright complete-request %d --file FILE")
       :format(context:path("requests", order.id .. ".csr"), ca.name, order.id),
   }
 end
 
 function M.collect(ca, order)
-  return nil, ("the CA '%s' cannot be asked: give the certificate it sent with --file FILE, as in: "
-    .. "certwright complete-request %d --file FILE"):format(ca.name, order.id), "usage"
+  return nil, ("the CA '%s' cannot be asked, for a person carries what it sends; give that with --file:\n"
+    .. "  certwright complete-request %d --file FILE"):format(ca.name, order.id), "usage"
 end
 
 return M

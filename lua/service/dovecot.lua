@@ -200,11 +200,12 @@ function M.adopt(service)
   elseif said.uses_current then
     return {}
   end
-  local by_hand = ("write it by hand: %s\n  at %s"):format(said.lines[1], said.where)
+  local by_hand = ("write by hand, at %s:\n  %s\nthen reload it; certwright services %s says whether it is adopted")
+    :format(said.where, said.lines[1], service.name)
   local function effective()
     local now = M.settings(service)
     if not (now and now.uses_current) then
-      return nil, "Dovecot reads no new file in which a certificate would take effect; " .. by_hand, "unsupported"
+      return nil, "no drop-in file would give Dovecot this certificate; " .. by_hand, "unsupported"
     end
     return true
   end

@@ -228,9 +228,10 @@ function M.adopt(service)
     inherits = inherits and not server.own
   end
   local path = inherits and place_for(config.http, "certwright-" .. service.name .. ".conf")
-  local by_hand = ("write it by hand: %s\n  into %s"):format(said.lines[1], said.where)
+  local by_hand = ("write by hand, into %s:\n  %s\nthen reload it; certwright services %s says whether it is adopted")
+    :format(said.where, said.lines[1], service.name)
   if not path then
-    return nil, ("nginx reads no file in which a certificate would take effect; %s"):format(by_hand), "unsupported"
+    return nil, ("no drop-in file would give nginx this certificate; %s"):format(by_hand), "unsupported"
   end
   return drivers.drop_in(path, said.lines[1] .. "\n", function()
     local now = M.settings(service)

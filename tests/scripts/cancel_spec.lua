@@ -33,7 +33,7 @@ describe("cancel", function()
   it("is not for certificates", function()
     desk:done("new-request", "--self-signed", "--domain", "a.test")
     desk:refuses(1, "mismatch", "cannot cancel 1: it is completed, not pending", "cancel", "1")
-    desk:refuses(1, "missing", "there is no object 2; see certwright list", "cancel", "2")
+    desk:refuses(1, "missing", "there is no request or certificate 2; see certwright list", "cancel", "2")
   end)
 
   it("--dry-run cancels nothing", function()

@@ -77,7 +77,7 @@ describe("enroll", function()
     local object, result = desk:waits("enroll", "--domain", "a.test")
     assert.same({ "submitted", "manual" }, { object.state, object.ca })
     assert.is_truthy(desk:shown(result.stderr):find("certwright: send STATE/requests/1.csr to the CA 'manual'; when "
-      .. "its certificate has come: certwright complete-request 1 --file FILE\n", 1, true))
+      .. "its certificate has come:\n  certwright complete-request 1 --file FILE\nto go on then: certwright enroll 1\n", 1, true))
     assert.equal("submitted", desk:waits("enroll", "1").state)
     desk:done("complete-request", "1", "--file", desk:sign(object.request_file))
     local before = desk:snapshot()
@@ -90,10 +90,10 @@ describe("enroll", function()
     slow_ca()
     local object, result = desk:waits("enroll", "--domain", "a.test")
     assert.same({ "submitted", "order 1", 1 }, { object.state, object.ticket, orders() })
-    assert.is_truthy(result.stderr:find("certwright: it takes its time\n", 1, true))
+    assert.is_truthy(result.stderr:find("certwright: it takes its time\nto go on then: certwright enroll 1\n", 1, true))
     for _ = 1, 2 do
       object, result = desk:waits("enroll", "1")
-      assert.same({ "submitted", "order 1", 1, "certwright: order 1 is in the works\n" },
+      assert.same({ "submitted", "order 1", 1, "certwright: order 1 is in the works\nto go on then: certwright enroll 1\n" },
         { object.state, object.ticket, orders(), result.stderr })
     end
     assert(file.write(desk.path .. "/issued", desk:read(desk:sign(object.request_file))))
@@ -173,7 +173,7 @@ describe("enroll", function()
     end)
 
     it("an object that is not there, or was cancelled", function()
-      desk:refuses(1, "missing", "there is no object 7; see certwright list", "enroll", "7")
+      desk:refuses(1, "missing", "there is no request or certificate 7; see certwright list", "enroll", "7")
       local id = desk:ask("--domain", "a.test")
       desk:done("cancel", id)
       desk:refuses(1, "mismatch", "cannot go on with 1: it was cancelled", "enroll", id)

@@ -389,7 +389,7 @@ describe("new-request", function()
       desk:ask("--domain", "a.test")
       desk:refuses(1, "mismatch", "cannot renew 1: it has no certificate yet, it is created", "new-request", "--from",
         "1")
-      desk:refuses(1, "missing", "there is no object 7; see certwright list", "new-request", "--from", "7")
+      desk:refuses(1, "missing", "there is no request or certificate 7; see certwright list", "new-request", "--from", "7")
       desk:refuses(2, "usage", "--reuse-key needs --from CERT", "new-request", "--domain", "a.test", "--reuse-key")
       desk:done("new-request", "--self-signed", "--domain", "a.test")
       desk:refuses(2, "usage", "--reuse-key keeps the key: --key cannot be given with it", "new-request", "--from", "2",
@@ -484,7 +484,7 @@ describe("new-request", function()
       local text = desk:shown(desk:run("new-request", "--domain", "a.test", "--dry-run", "--key", "ed25519").stdout)
       assert.is_truthy(text:find "\nfriendly_name +tls a%.test +SITE/policy%.lua\n")
       assert.is_truthy(text:find "\nkey +ed25519 +option\n")
-      assert.is_truthy(text:find "\nca +manual +HOME/lua/defaults/policy%.lua\n")
+      assert.is_truthy(text:find "\nca +manual +lua/defaults/policy%.lua\n")
     end)
 
     it("refuses what would be refused", function()

@@ -14,7 +14,7 @@ describe("remove", function()
   local function gone(id)
     assert.is_nil(file.stat(("%s/keys/%d.pem"):format(desk.state, id)))
     assert.is_nil(file.stat(("%s/requests/%d.csr"):format(desk.state, id)))
-    desk:refuses(1, "missing", ("there is no object %d; see certwright list"):format(id), "show", tostring(id))
+    desk:refuses(1, "missing", ("there is no request or certificate %d; see certwright list"):format(id), "show", tostring(id))
   end
 
   it("forgets a certificate and deletes its key and request", function()

@@ -55,8 +55,8 @@ describe("submit-request", function()
       local object, result = desk:waits("submit-request", "mail")
       assert.same({ "submitted", "PendingRequest", "manual", json.null },
         { object.state, object.status, object.ca, object.ticket })
-      assert.equal("certwright: send STATE/requests/1.csr to the CA 'manual'; when its certificate has come: "
-        .. "certwright complete-request 1 --file FILE\n", desk:shown(result.stderr))
+      assert.equal("certwright: send STATE/requests/1.csr to the CA 'manual'; when its certificate has come:\n"
+        .. "  certwright complete-request 1 --file FILE\n", desk:shown(result.stderr))
       local text = desk:run("submit-request", id)
       assert.equal(3, text.status)
       assert.is_truthy(text.stdout:find "^Id +1\n.*\nState +submitted\n")
@@ -125,7 +125,7 @@ describe("submit-request", function()
     desk:done("new-request", "--self-signed", "--domain", "a.test")
     desk:refuses(1, "exists", "2 is completed already; renew it with: certwright new-request --from 2",
       "submit-request", "2")
-    desk:refuses(1, "missing", "there is no object 3; see certwright list", "submit-request", "3")
+    desk:refuses(1, "missing", "there is no request or certificate 3; see certwright list", "submit-request", "3")
   end)
 
   it("says what is wrong with a request file that is gone or damaged", function()
