@@ -115,6 +115,10 @@ describe("the command line", function()
       desk:refuses(2, "usage", "ca has no command 'nonesuch'; there are: init, root", "help", "ca", "nonesuch")
     end)
 
+    it("check that goes on for ever and prints one JSON value", function()
+      desk:refuses(2, "usage", "--watch goes on for ever, --json prints one value: give one of them", "check", "--watch")
+    end)
+
     it("a file of scripts/ that is no command", function()
       desk:refuses(2, "usage", "there is no command 'workflow'; see certwright help", "workflow")
     end)

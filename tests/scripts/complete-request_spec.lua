@@ -233,6 +233,25 @@ describe("complete-request", function()
     assert.equal(2, desk:done("complete-request", "--file", desk:sign(again)).id)
   end)
 
+  it("again with the same certificate finds its chain and trust anew", function()
+    local id, _, request = desk:ask("--domain", "a.test")
+    local path = desk:sign(request)
+    local object, result = desk:done("complete-request", id, "--file", path)
+    assert.equal("Untrusted", object.status)
+    assert.is_truthy(result.stderr:find("name that in 'anchors' of config.lua", 1, true))
+    desk:write("site/config.lua", ("return { anchors = { %q } }"):format(desk.root .. "/cert.pem"))
+    object = desk:done("complete-request", id, "--file", path, "--file", outside .. "/cert.pem")
+    assert.same({ "Valid", {} }, { object.status, object.warnings })
+    assert.is_true(desk:verifies(1, desk.root .. "/cert.pem", "a.test"))
+    assert.is_truthy(desk:run("complete-request", id, "--file", path).stderr:find(
+      "\nnext: certwright assign-services 1 --services LIST\n", 1, true))
+  end)
+
+  it("refuses a password, which nothing here has", function()
+    desk:refuses(2, "unsupported", "--password-file is not supported yet: FILE holds certificates in PEM or DER, which "
+      .. "have no password", "complete-request", "--file", "x.pem", "--password-file", "y")
+  end)
+
   describe("without a file", function()
     it("takes what the local CA issued; openssl verifies it up to the root", function()
       desk:write("site/config.lua", "return { organization = { O = 'Contoso', C = 'US' } }")

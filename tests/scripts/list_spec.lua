@@ -94,6 +94,15 @@ describe("list", function()
     assert.same({ 5 }, ids("--domain", "a.test", "--expiring", "100"))
   end)
 
+  it("says so when nothing is like what was asked for", function()
+    desk:clear()
+    desk:ask("--domain", "a.test")
+    for _, words in ipairs { { "--status", "Valid" }, { "--service", "web" }, { "--domain", "b.test" } } do
+      assert.equal("nothing is like that; certwright list shows everything\n",
+        desk:run("list", table.unpack(words)).stdout)
+    end
+  end)
+
   it("makes nothing where there is nothing", function()
     local inner <close> = Desk.new "empty"
     assert.same({}, (inner:done("list")))

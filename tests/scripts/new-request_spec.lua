@@ -470,6 +470,13 @@ describe("new-request", function()
     assert.is_false(desk:done("new-request", "--domain", "a.test").exportable)
   end)
 
+  it("refuses --out and --form with --self-signed: there is no request to write", function()
+    for option, value in pairs { ["--out"] = desk.path .. "/a.csr", ["--form"] = "pem" } do
+      desk:refuses(2, "usage", option .. " is for a request, and --self-signed makes a certificate: certwright show "
+        .. "tells of it", "new-request", "--domain", "a.test", "--self-signed", option, value)
+    end
+  end)
+
   describe("--dry-run", function()
     it("says every value and who decided it, and changes nothing", function()
       desk:write("site/config.lua", "return { key = 'ec:P-384', organization = { O = 'Contoso' } }")
