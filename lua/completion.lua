@@ -154,33 +154,55 @@ function M.columns(context, chain)
   }, fields.domains
 end
 
+-- What the chain is trusted for, as a warning among those that stay.
+local function with_trust(warnings, columns)
+  local list = json.array()
+  for _, warning in ipairs(warnings) do
+    if warning.code ~= "untrusted" then list[#list + 1] = warning end
+  end
+  if columns.untrusted ~= certificates.NULL then
+    list[#list + 1] = { code = "untrusted", message = columns.untrusted }
+  end
+  return json.compact(list)
+end
+
+-- Completing again with the same certificate: a better chain and a new anchor
+-- count; a chain that is known already stays known.
+local function refresh(context, row, leaf, pile)
+  local known = row.chain ~= "" and cert.parse(row.chain) or {}
+  table.move(pile, 1, #pile, #known + 1, known)
+  local chain, message, code = build_chain(context, leaf, known)
+  if not chain then return nil, message, code end
+  local columns
+  columns, message, code = M.columns(context, chain)
+  if not columns then return nil, message, code end
+  local is_same = columns.chain == row.chain and columns.untrusted == (row.untrusted or certificates.NULL)
+  if is_same or context.dry_run then return true end
+  return certificates.set(context.db, row.id, { chain = columns.chain, untrusted = columns.untrusted,
+    warnings = with_trust(row.warnings, columns) })
+end
+
 --- Completes a request with its certificate.  Again with the same one: its chain
--- and whether it is trusted are found anew, from what came with it this time.
+-- and whether it is trusted are found anew.
 -- @param row the object; leaf its certificate; pile what came with it
 -- @return true | nil, message, code; nothing is changed on a refusal
 function M.complete(context, row, leaf, pile)
-  local again = row.fingerprint == leaf:fingerprint()
-  if row.state == "completed" and not again then
+  if row.fingerprint == leaf:fingerprint() then return refresh(context, row, leaf, pile) end
+  if row.state == "completed" then
     return nil, ("%d is completed already, with another certificate (%s)"):format(row.id, row.fingerprint), "exists"
-  elseif not again and not flow.holds(M.from, row.state) then
+  elseif not flow.holds(M.from, row.state) then
     return nil, ("cannot complete %d: it was %s"):format(row.id, row.state), "mismatch"
   end
   local fields = leaf:fields()
-  local ok, message, code = again
-  if not again then ok, message, code = refuse(fields, os.time()) end
+  local ok, message, code = refuse(fields, os.time())
   if not ok then return nil, message, code end
   local chain
   chain, message, code = build_chain(context, leaf, pile)
   if not chain then return nil, message, code end
   local columns, names = M.columns(context, chain)
   if not columns then return nil, names, code end
-  local warnings = compare(row, fields)
-  if type(columns.untrusted) == "string" then
-    table.insert(warnings, { code = "untrusted", message = columns.untrusted })
-  end
-  columns.warnings = json.compact(json.array(warnings))
+  columns.warnings = with_trust(compare(row, fields), columns)
   if context.dry_run then return true end
-  if again then return certificates.set(context.db, row.id, columns) end
   return flow.advance(context, row.id, M.from, "completed", columns,
     { names = names, detail = "fingerprint " .. columns.fingerprint })
 end
