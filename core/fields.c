@@ -57,6 +57,14 @@ static size_t length_of(const struct cert_span *span) {
   return (size_t)(span->end - span->at);
 }
 
+/* Whether it is that object identifier; the undefined one has no bytes, and is
+ * none. */
+static bool is_object(const struct cert_span *span, const ASN1_OBJECT *object) {
+  size_t length = OBJ_length(object);
+  return length > 0 && length_of(span) == length &&
+         memcmp(span->at, OBJ_get0_data(object), length) == 0;
+}
+
 /* Values of fields */
 
 /* Appends to the array on top what lies at the end of a path of tags, which a
@@ -67,9 +75,7 @@ static void collect(lua_State *L, struct cert_span *span, const int *path,
   struct cert_span inside;
   int tag;
   while ((tag = cert_take(span, &inside)) >= 0)
-    if (tag == V_ASN1_OBJECT &&
-        (length_of(&inside) != OBJ_length(wanted) ||
-         memcmp(inside.at, OBJ_get0_data(wanted), OBJ_length(wanted)) != 0)) {
+    if (tag == V_ASN1_OBJECT && !is_object(&inside, wanted)) {
       return;
     } else if (tag == path[0] && path[1] != 0) {
       collect(L, &inside, path + 1, wanted);
