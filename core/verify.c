@@ -90,11 +90,12 @@ static int on_step(int good, X509_STORE_CTX *context) {
  * wrong. */
 static const char *add_crls(X509_STORE *store, const char *bytes,
                             size_t length) {
+  static char no_password[] = ""; /* instead of a question */
   BIO *in = BIO_new_mem_buf(bytes, (int)length);
   bool pem = memmem(bytes, length, "-----BEGIN ", 11) != NULL;
   bool more = in != NULL, any = false;
   while (more) {
-    X509_CRL *list = pem ? PEM_read_bio_X509_CRL(in, NULL, NULL, NULL)
+    X509_CRL *list = pem ? PEM_read_bio_X509_CRL(in, NULL, NULL, no_password)
                          : d2i_X509_CRL_bio(in, NULL);
     any = (list != NULL && X509_STORE_add_crl(store, list)) || any;
     more = pem && list != NULL;

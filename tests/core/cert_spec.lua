@@ -3,6 +3,7 @@
 
 local cert = require "core.cert"
 local key = require "core.key"
+local process = require "core.process"
 local request = require "core.request"
 local pki = dofile(debug.getinfo(1, "S").source:match("^@(.*)cert_spec%.lua$") .. "pki.lua")
 
@@ -600,6 +601,15 @@ authorityKeyIdentifier = keyid
       local _, message, code = verify { crls = "" }
       assert.are.equal("parse", code)
       assert.matches("^cannot read the revocation lists: ", message)
+    end)
+
+    it("asks nobody for the password of a revocation list that is encrypted", function()
+      local sealed = p:crl("Middle"):gsub("\n", "\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC," .. ("0"):rep(32) .. "\n\n", 1)
+      local code = ([[local all = core.cert.parse(%q)
+        print(core.cert.verify { chain = all, anchors = all, crls = %q })]]):format(root:pem(), sealed)
+      local result = assert(process.run({ require("core.file").link "/proc/self/exe", "-e", code }, { stdin = "password\n" }))
+      assert.are.equal("", result.stderr)
+      assert.matches("^nil\tcannot read the revocation lists: [%l ]+\tparse\n$", result.stdout)
     end)
 
     it("raises for options of another kind", function()
