@@ -29,12 +29,17 @@ DEFINES = -D_GNU_SOURCE -DVERSION='"$(VERSION)"' \
 OBJECTS = $(patsubst core/%.c,$(BUILD)/%.o,$(wildcard core/*.c))
 SHARE = $(DESTDIR)$(PREFIX)/share/certwright
 
-$(PROGRAM): $(OBJECTS)
+$(PROGRAM): $(OBJECTS) $(TEST_OBJECTS)
 	@echo "  LINK $@"
-	@$(CC) $(CFLAGS) -pie -Wl,--as-needed -Wl,-z,relro -Wl,-E -o $@ $(OBJECTS) \
+	@$(CC) $(CFLAGS) -pie -Wl,--as-needed -Wl,-z,relro -Wl,-E -o $@ $^ \
 	  $(LDFLAGS) $$(pkg-config --libs $(LIBRARIES)) -lm
 
 $(BUILD)/%.o: core/%.c Makefile | $(BUILD)/libraries
+	@echo "  CC   $<"
+	@$(CC) $(CFLAGS) $(WARN) $(HARDEN) $(DEFINES) \
+	  $$(pkg-config --cflags $(LIBRARIES)) -MMD -MP -c -o $@ $<
+
+$(BUILD)/%.o: tests/%.c Makefile | $(BUILD)/libraries
 	@echo "  CC   $<"
 	@$(CC) $(CFLAGS) $(WARN) $(HARDEN) $(DEFINES) \
 	  $$(pkg-config --cflags $(LIBRARIES)) -MMD -MP -c -o $@ $<
@@ -64,9 +69,18 @@ test: deps-test
 	@$(MAKE) --no-print-directory check
 	@./$(PROGRAM) tests/run.lua
 
+# The whole suite again in a program under ASan, UBSan and LeakSanitizer, whose
+# collector never rests (tests/sanitize.c).
+SANITIZE = address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+WRAPPED = luaL_newstate lua_newuserdatauv lua_createtable lua_pushlstring lua_pushstring
+test-sanitize: deps-test
+	@$(MAKE) --no-print-directory BUILD=build/sanitize PROGRAM=certwright-asan HARDEN=-fPIE \
+	  CFLAGS='-O1 -g -fsanitize=$(SANITIZE)' LDFLAGS='$(WRAPPED:%=-Wl,--wrap=%)' TEST_OBJECTS=build/sanitize/sanitize.o
+	@./certwright-asan tests/run.lua
+
 # Form and lint.
 check:
-	@clang-format --dry-run --Werror core/*.c core/*.h
+	@clang-format --dry-run --Werror core/*.c core/*.h tests/*.c
 	@luacheck --quiet lua scripts tests
 	@tests/layers
 
@@ -82,7 +96,7 @@ uninstall:
 	rm -rf $(SHARE)
 
 clean:
-	rm -rf $(BUILD) $(PROGRAM)
+	rm -rf $(BUILD) $(PROGRAM) certwright-asan
 
--include $(OBJECTS:.o=.d)
-.PHONY: deps deps-demo deps-test demo test check install uninstall clean
+-include $(wildcard $(BUILD)/*.d)
+.PHONY: deps deps-demo deps-test demo test test-sanitize check install uninstall clean
