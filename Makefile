@@ -78,6 +78,11 @@ test-sanitize: deps-test
 	  CFLAGS='-O1 -g -fsanitize=$(SANITIZE)' LDFLAGS='$(WRAPPED:%=-Wl,--wrap=%)' TEST_OBJECTS=build/sanitize/sanitize.o
 	@./certwright-asan tests/run.lua
 
+bench: deps-test
+	@sh tests/install-packages lua-luaossl
+	@$(MAKE) --no-print-directory $(PROGRAM)
+	@./$(PROGRAM) tests/bench.lua
+
 # Form and lint.
 check:
 	@clang-format --dry-run --Werror core/*.c core/*.h tests/*.c
@@ -99,4 +104,4 @@ clean:
 	rm -rf $(BUILD) $(PROGRAM) certwright-asan
 
 -include $(wildcard $(BUILD)/*.d)
-.PHONY: deps deps-demo deps-test demo test test-sanitize check install uninstall clean
+.PHONY: deps deps-demo deps-test demo test test-sanitize bench check install uninstall clean
