@@ -14,6 +14,7 @@ DEPS = gcc make pkg-config liblua5.4-dev libssl-dev libsqlite3-dev \
   lua-filesystem lua-argparse lua-dkjson lua-readline
 SERVERS = nginx-light postfix dovecot-imapd dovecot-pop3d openssl hostname
 TESTING = lua5.4 lua-busted lua-check clang-format socat strace tmux
+FUZZING = clang libclang-rt-dev llvm
 
 LIBRARIES = lua5.4 openssl sqlite3
 SEARCH_PATH = /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -44,6 +45,11 @@ $(BUILD)/%.o: tests/%.c Makefile | $(BUILD)/libraries
 	@$(CC) $(CFLAGS) $(WARN) $(HARDEN) $(DEFINES) \
 	  $$(pkg-config --cflags $(LIBRARIES)) -MMD -MP -c -o $@ $<
 
+$(BUILD)/fuzz-%.o: tests/fuzz/%.c Makefile | $(BUILD)/libraries
+	@echo "  CC   $<"
+	@$(CC) $(CFLAGS) $(WARN) $(HARDEN) $(DEFINES) -DREADERS='"$(CURDIR)/tests/support/readers.lua"' \
+	  $$(pkg-config --cflags $(LIBRARIES)) -MMD -MP -c -o $@ $<
+
 # A missing library is named, with what installs it.
 $(BUILD)/libraries:
 	@mkdir -p $(BUILD)
@@ -59,6 +65,9 @@ deps-demo:
 
 deps-test:
 	@sh tests/install-packages $(DEPS) $(SERVERS) $(TESTING)
+
+deps-fuzz:
+	@sh tests/install-packages $(DEPS) $(FUZZING)
 
 demo: deps-demo
 	@$(MAKE) --no-print-directory $(PROGRAM)
@@ -83,9 +92,24 @@ bench: deps-test
 	@$(MAKE) --no-print-directory $(PROGRAM)
 	@./$(PROGRAM) tests/bench.lua
 
+# Each target in tests/fuzz for so many seconds, with the corpus as seeds.
+SECONDS = 60
+TARGETS = $(filter-out driver,$(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c)))
+fuzz: deps-fuzz
+	@$(MAKE) --no-print-directory $(PROGRAM)
+	@$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang HARDEN= \
+	  CFLAGS='-O1 -g -fsanitize=fuzzer-no-link,$(SANITIZE)' $(TARGETS:%=build/fuzz/%)
+	@./$(PROGRAM) tests/corpus/make.lua build/fuzz/seeds
+	@tests/fuzz/run $(SECONDS) build/fuzz $(TARGETS)
+
+build/fuzz/%: build/fuzz/fuzz-%.o build/fuzz/fuzz-driver.o $(filter-out $(BUILD)/main.o,$(OBJECTS))
+	@echo "  LINK $@"
+	@$(CC) $(CFLAGS) -fsanitize=fuzzer -o $@ $^ $$(pkg-config --libs $(LIBRARIES)) -lm
+.SECONDARY:
+
 # Form and lint.
 check:
-	@clang-format --dry-run --Werror core/*.c core/*.h tests/*.c
+	@clang-format --dry-run --Werror core/*.c core/*.h tests/*.c tests/fuzz/*.c tests/fuzz/*.h
 	@luacheck --quiet lua scripts tests
 	@tests/layers
 
@@ -104,4 +128,4 @@ clean:
 	rm -rf $(BUILD) $(PROGRAM) certwright-asan
 
 -include $(wildcard $(BUILD)/*.d)
-.PHONY: deps deps-demo deps-test demo test test-sanitize bench check install uninstall clean
+.PHONY: deps deps-demo deps-test deps-fuzz demo test test-sanitize fuzz bench check install uninstall clean

@@ -96,7 +96,7 @@ describe("adopting", function()
       local answer
       answer, result = lab:json("adopt", "smtp", "--undo")
       ends(1, result)
-      assert.same({ code = "missing", message = "'smtp' was not adopted by certwright" }, answer.error)
+      assert.same({ code = "missing", message = "there is nothing to undo: 'smtp' was not adopted by certwright" }, answer.error)
     end)
 
     it("without TLS gets it, by a certificate that nobody is asked about", function()
@@ -184,15 +184,15 @@ describe("adopting", function()
       assert.same(own, presented())
       local answer, result = lab:json("adopt", "imap", "--undo")
       ends(1, result)
-      assert.same({ code = "missing", message = "'imap' was not adopted by certwright" }, answer.error)
+      assert.same({ code = "missing", message = "there is nothing to undo: 'imap' was not adopted by certwright" }, answer.error)
     end)
 
     it("changes nothing with --dry-run", function()
       start("imap", begin)
       local path = lab.server.folder .. "/local.conf"
-      says(ends(0, lab:run("adopt", "imap", "--dry-run")), ("would make the end of %s/dovecot.conf, after every ssl_cert "
-        .. "and ssl_key name %s/current/:\n  !include_try %s/current/dovecot.conf"):format(lab.server.folder, lab.dir,
-        lab.dir))
+      says(ends(0, lab:run("adopt", "imap", "--dry-run")), ("'imap' would name %s/current/: in the end of %s/dovecot.conf, "
+        .. "after every ssl_cert and ssl_key:\n  !include_try %s/current/dovecot.conf"):format(lab.dir,
+        lab.server.folder, lab.dir))
       assert.is_nil(lfs.attributes(path))
       assert.is_nil(lfs.attributes(lab.dir))
       ends(0, lab:run("adopt", "imap"))
@@ -214,8 +214,8 @@ describe("adopting", function()
       local answer, result = lab:json("adopt", "imap")
       ends(1, result)
       assert.equal("unsupported", answer.error.code)
-      says(result, ("write it by hand: !include_try %s/current/dovecot.conf\n  at the end of %s, after every ssl_cert and "
-        .. "ssl_key"):format(lab.dir, path))
+      says(result, ("write by hand, at the end of %s, after every ssl_cert and ssl_key:\n"
+        .. "  !include_try %s/current/dovecot.conf\n"):format(path, lab.dir))
     end)
   end)
 
@@ -229,7 +229,8 @@ describe("adopting", function()
       local answer, result = lab:json("adopt", "web")
       ends(1, result)
       assert.equal("unsupported", answer.error.code)
-      says(result, "write it by hand: " .. line .. "\n  into the server block of " .. path)
+      says(result, "write by hand, into the server block of " .. path)
+      says(result, "\n  " .. line .. "\n")
       assert.equal(before, file.read(path))
       assert.same(own, presented())
 
