@@ -38,7 +38,8 @@ describe("the corpus", function()
   local function read(reader, skipped)
     local argv = { program, here .. "corpus/read.lua", reader, folder .. "/corpus", skipped }
     if not sanitized then
-      table.move({ "sh", "-c", ('ulimit -v %d; exec "$0" "$@"'):format(KIBIBYTES), table.unpack(argv) }, 1, #argv + 3, 1, argv)
+      table.move({ "sh", "-c", ('ulimit -v %d; exec "$0" "$@"'):format(KIBIBYTES), table.unpack(argv) }, 1, #argv + 3,
+        1, argv)
     end
     local result, message = process.run(argv, { timeout = 240, limit = 16 * 1024 * 1024 })
     assert(result, message)
@@ -70,7 +71,8 @@ describe("the corpus", function()
   it("is read by cert.parse, or refused, within 5 s and 256 MiB", function()
     local by_file = read "certificate"
     for _, name in ipairs { "whole%.%l+", "crlf%.pem", "mark%.pem", "limit%.pem", "name%-bidi%.der", "name%-nul%.der",
-                            "extension%-many%.der", "extension%-thousands_of_names%.der", "public%-rsa_both_giant%.der" } do
+                            "extension%-many%.der", "extension%-thousands_of_names%.der",
+                            "public%-rsa_both_giant%.der" } do
       came(by_file, "read", "^certificate/" .. name .. "$")
     end
     came(by_file, "parse", "^certificate/name%-bad_utf8%.der$")

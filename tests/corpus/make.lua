@@ -181,7 +181,8 @@ for _, each in ipairs(whole) do
   end
   for i = 1, #elements, math.max(1, #elements // 9) do
     local at = elements[i].at
-    keep(("%s/tag-%d.der"):format(kind, i), bytes:sub(1, at - 1) .. string.char(bytes:byte(at) ~ 0x11) .. bytes:sub(at + 1))
+    keep(("%s/tag-%d.der"):format(kind, i), bytes:sub(1, at - 1) .. string.char(bytes:byte(at) ~ 0x11)
+      .. bytes:sub(at + 1))
   end
   keep(kind .. "/trailing.der", bytes .. "trailing")
   keep(kind .. "/trailing.pem", text .. ("\0\xFF"):rep(100))
@@ -222,7 +223,8 @@ keep("pile/begin-lines", ("-----BEGIN CERTIFICATE-----\n"):rep(LIMIT // 28))
 keep("pile/begin-only", "-----BEGIN ")
 keep("pile/begin-certificate-only", "-----BEGIN CERTIFICATE-----")
 keep("pile/dashes", ("-"):rep(LIMIT))
-keep("pile/giant-base64-line", "-----BEGIN CERTIFICATE-----\n" .. ("A"):rep(LIMIT - 100) .. "\n-----END CERTIFICATE-----\n")
+keep("pile/giant-base64-line", "-----BEGIN CERTIFICATE-----\n" .. ("A"):rep(LIMIT - 100)
+  .. "\n-----END CERTIFICATE-----\n")
 keep("pile/giant-label", "-----BEGIN " .. ("A"):rep(LIMIT - 100) .. "-----\n")
 keep("pile/giant-header", der.pem("PRIVATE KEY", plain_key, nil, "X: " .. ("y"):rep(LIMIT // 2) .. "\n\n"))
 keep("pile/many-headers", der.pem("PRIVATE KEY", plain_key, nil, ("X: y\n"):rep(10000) .. "\n"))
@@ -239,7 +241,8 @@ for _, number in ipairs { 2, 99, 100, 101, 1000 } do
   keep(("pile/certificates-%d.pem"):format(number), der.pem("CERTIFICATE", leaf):rep(number))
 end
 local mixture = der.pem("PRIVATE KEY", plain_key) .. "text around\r\n" .. der.pem("X509 CERTIFICATE", leaf, "\r\n") ..
-  der.pem("NEW CERTIFICATE REQUEST", plain_request) .. der.pem("CERTIFICATE", certificate { subject = name "Contoso CA" })
+  der.pem("NEW CERTIFICATE REQUEST", plain_request)
+  .. der.pem("CERTIFICATE", certificate { subject = name "Contoso CA" })
 keep("pile/everything.pem", mixture)
 keep("pile/everything-utf-16.pem", "\xFF\xFE" .. mixture:gsub(".", "%0\0"))
 keep("pile/trusted.pem", der.pem("TRUSTED CERTIFICATE", leaf .. sequence(sequence(oid "1.3.6.1.5.5.7.3.1"))))
@@ -258,13 +261,17 @@ keep("pile/hundred-issuers.pem", table.concat(same))
 -- Names: what they hold, and how it is encoded.
 
 local names = {
-  nul = der.utf8 "mail.contoso.com\0.evil.example", newline = der.utf8 "mail\r\nX: y", escape = der.utf8 "\27[2J\27]0;x\7",
+  nul = der.utf8 "mail.contoso.com\0.evil.example", newline = der.utf8 "mail\r\nX: y",
+  escape = der.utf8 "\27[2J\27]0;x\7",
   c1 = der.utf8 "\xC2\x9B31m", bidi = der.utf8 "mail\u{202E}moc.osotnoc\u{2066}x\u{2069}", invisible =
-    der.utf8 "ma\u{200B}il\u{FEFF}\u{2060}.contoso.com", bad_utf8 = der.utf8 "\xFF\xFE\xC0\xAF\xED\xA0\x80\xF4\x90\x80\x80",
-  half_utf8 = der.utf8 "mail\xE2\x82", comma = der.utf8 "a, DNS:b, c=d", quotes = der.utf8 '"\\+<>;#=', empty = der.utf8 "",
+    der.utf8 "ma\u{200B}il\u{FEFF}\u{2060}.contoso.com",
+      bad_utf8 = der.utf8 "\xFF\xFE\xC0\xAF\xED\xA0\x80\xF4\x90\x80\x80",
+  half_utf8 = der.utf8 "mail\xE2\x82", comma = der.utf8 "a, DNS:b, c=d", quotes = der.utf8 '"\\+<>;#=',
+  empty = der.utf8 "",
   spaces = der.utf8 "  ", giant = der.utf8(("x"):rep(150000)), bmp = der.bmp "\0m\0a", bmp_odd = der.bmp "\0m\0",
   bmp_surrogate = der.bmp "\xD8\x00\xDC\x00\xD8\x00", universal = der.universal "\0\0\0m\0\1\xF6\0",
-  universal_wrong = der.universal "\xFF\xFF\xFF\xFF", universal_odd = der.universal "\0\0\0", t61 = der.t61 "\xE4\xF6\0",
+  universal_wrong = der.universal "\xFF\xFF\xFF\xFF", universal_odd = der.universal "\0\0\0",
+  t61 = der.t61 "\xE4\xF6\0",
   ia5_high = der.ia5 "\xE4\xFF", printable_wrong = der.printable "a@*\0\xFF", numeric_wrong = der.numeric "abc",
   bit_string = bits("\xFF", 3), sequence = sequence(integer(1)), bits_empty = "\x03\0", visible = "\x1A\4m\0\xFFx",
   general = "\x1B\4m\0\xFFx", constructed = "\x2C\x05\x0C\x03abc", unknown = "\x1F\x2A\3abc",
@@ -277,13 +284,15 @@ for what, value in pairs(names) do
   keep(("certificate/san-%s.der"):format(what), certificate { extensions = { san(dns(text, "mail.contoso.com"),
     implicit(1, text), implicit(6, text), explicit(4, subject), explicit(0, oid "1.3.6.1.4.1.311.20.2.3",
     explicit(0, value)), implicit(8, "\x2A"), implicit(8, ""), implicit(7, text:sub(1, 5)), explicit(5, value)) } })
-  keep(("request/san-%s.der"):format(what), request { extensions = san(dns(text), explicit(0, oid "1.2.3", explicit(0, value))) })
+  keep(("request/san-%s.der"):format(what),
+    request { extensions = san(dns(text), explicit(0, oid "1.2.3", explicit(0, value))) })
 end
 
 local subjects = {
   empty = sequence(), empty_set = sequence(set()), no_value = sequence(set(sequence(oid(OID.CN)))),
   country_long = name("USA", OID.C), unknown_type = name("x", "1.2.3.4.5.6"), oid_empty =
-    sequence(set(sequence("\x06\0", der.utf8 "x"))), oid_endless = sequence(set(sequence("\x06\x03\x80\x80\x80", der.utf8 "x"))),
+    sequence(set(sequence("\x06\0", der.utf8 "x"))),
+      oid_endless = sequence(set(sequence("\x06\x03\x80\x80\x80", der.utf8 "x"))),
   oid_giant = sequence(set(sequence(der.element(6, "\x2A" .. ("\xFF"):rep(100000) .. "\1"), der.utf8 "x"))),
   oid_many = sequence(set(sequence(der.element(6, ("\x2A"):rep(5000)), der.utf8 "x"))),
   many = sequence((set(sequence(oid(OID.CN), der.utf8 "x"))):rep(5000)),
@@ -303,16 +312,19 @@ for i = 1, 20000 do thousands[i] = implicit(2, ("host-%d.contoso.com"):format(i)
 local lists = {
   none = {}, thousands_of_names = { san(table.concat(thousands)) },
   duplicate_san = { san(dns "a.contoso.com"), san(dns "b.contoso.com") },
-  duplicate_constraints = { extension("constraints", sequence(der.boolean(true))), extension("constraints", sequence()) },
+  duplicate_constraints = { extension("constraints", sequence(der.boolean(true))),
+    extension("constraints", sequence()) },
   duplicate_crls = { extension("crls", sequence()), extension("crls", sequence()) },
-  san_empty = { san() }, san_oid = { san(oid "1.2.3", "\x06\0", dns "x") }, san_no_sequence = { extension("san", null()) },
+  san_empty = { san() }, san_oid = { san(oid "1.2.3", "\x06\0", dns "x") },
+  san_no_sequence = { extension("san", null()) },
   san_nothing = { extension("san", "") }, san_nested = { san(sequence(sequence(dns "x"))) },
   san_directory = { san(explicit(4, sequence())) }, san_other_empty = { san(explicit(0, "")) },
   san_other_number = { san(explicit(0, oid "1.2.3", explicit(0, integer(noise(1000))))) },
   san_trailing = { extension("san", sequence(dns "x") .. "xyz") },
   path_length_huge = { extension("constraints", sequence(der.boolean(true), integer(noise(500)))) },
   path_length_negative = { extension("constraints", sequence(der.boolean(true), integer(-1))) },
-  key_usage_empty = { extension("key_usage", "\x03\1\0") }, key_usage_wrong = { extension("key_usage", "\x03\2\9\xFF") },
+  key_usage_empty = { extension("key_usage", "\x03\1\0") },
+  key_usage_wrong = { extension("key_usage", "\x03\2\9\xFF") },
   key_usage_long = { extension("key_usage", bits(("\xFF"):rep(10000))) },
   key_usage_no_bits = { extension("key_usage", "\x03\0") },
   purposes_empty = { extension("purposes", sequence()) },
@@ -321,13 +333,16 @@ local lists = {
   features_huge = { extension("features", sequence(integer(noise(100)), integer(-5))) },
   features_many = { extension("features", sequence(integer(5):rep(20000))) },
   skid_empty = { extension("skid", octets "") }, skid_giant = { extension("skid", octets(noise(300000))) },
-  akid_all = { extension("akid", sequence(implicit(0, noise(20)), explicit(1, explicit(4, name "x")), implicit(2, "\1"))) },
+  akid_all = { extension("akid", sequence(implicit(0, noise(20)), explicit(1, explicit(4, name "x")),
+    implicit(2, "\1"))) },
   akid_wrong = { extension("akid", sequence(implicit(1, "x"))) },
   crls_deep = { extension("crls", sequence(sequence(explicit(0, explicit(0, (implicit(6, "http://x"):rep(10000))))))) },
   crls_oid = { extension("crls", sequence("\x06\0", oid "1.2.3", sequence("\x06\0"))) },
   crls_endless = { extension("crls", "\x30\x80\x30\x80\xA0\x80\xA0\x80\x86\1x") },
-  access_wrong = { extension("access", sequence(sequence(oid "1.3.6.1.5.5.7.48.1"), sequence("\x06\0", implicit(6, "x")))) },
-  access_control = { extension("access", sequence(sequence(oid "1.3.6.1.5.5.7.48.1", implicit(6, "http://\0\27\xFF")))) },
+  access_wrong = { extension("access", sequence(sequence(oid "1.3.6.1.5.5.7.48.1"),
+    sequence("\x06\0", implicit(6, "x")))) },
+  access_control = { extension("access", sequence(sequence(oid "1.3.6.1.5.5.7.48.1",
+    implicit(6, "http://\0\27\xFF")))) },
   unknown_critical = { extension("1.2.3.4", "xyz", true) },
   many = {},
 }
@@ -346,7 +361,8 @@ keep("request/attributes-two-values.der", request { attributes = explicit(0, seq
   set(sequence(san(dns "x")), sequence(san(dns "y"))))) })
 keep("request/attributes-no-value.der", request { attributes = explicit(0, sequence(oid(OID.extensions), set())) })
 keep("request/attributes-wrong.der", request { attributes = explicit(0, sequence(oid(OID.extensions), set(null()))) })
-keep("request/attributes-thousands.der", request { attributes = explicit(0, sequence(oid "1.2.3", set(null())):rep(20000)) })
+keep("request/attributes-thousands.der", request { attributes = explicit(0,
+  sequence(oid "1.2.3", set(null())):rep(20000)) })
 keep("request/version.der", request { version = integer(noise(20)) })
 
 -- Numbers and dates of certificates
@@ -360,7 +376,8 @@ local fields = {
   dates_reversed = { not_before = "350101000000Z", not_after = "250101000000Z" },
   date_month_13 = { not_after = "251301000000Z" }, date_february_30 = { not_after = "250230000000Z" },
   date_no_seconds = { not_after = "2501010000Z" }, date_zone = { not_after = "250101000000+0100" },
-  date_empty = { not_after = "" }, date_text = { not_after = "tomorrow" }, date_nul = { not_after = "250101\00000000Z" },
+  date_empty = { not_after = "" }, date_text = { not_after = "tomorrow" },
+  date_nul = { not_after = "250101\00000000Z" },
   date_9999 = { validity = sequence(der.time "00010101000000Z", der.time "99991231235959Z") },
   date_year_0 = { validity = sequence(der.time "00000101000000Z", der.time "00000101000000Z") },
   date_fraction = { validity = sequence(der.time "20250101000000.123Z", der.time "20350101000000.5Z") },
@@ -389,16 +406,20 @@ local publics = {
   explicit_zero = sequence(algorithm("ec", parameters(integer(0), integer(0))), bits(G)),
   explicit_binary = sequence(algorithm("ec", sequence(integer(1), sequence(oid "1.2.840.10045.1.2", sequence(
     integer(0x7FFFFFFF), oid "1.2.840.10045.1.2.3.2", integer(0x7FFFFFF0))), curve, octets(G), prime)), bits(G)),
-  curve_unknown = sequence(algorithm("ec", oid "1.2.3"), bits(G)), curve_null = sequence(algorithm("ec", null()), bits(G)),
-  rsa_zero = rsa_public(0, 0), rsa_one = rsa_public(1, 1), rsa_negative = rsa_public(-5, -3), rsa_even = rsa_public(4, 2),
+  curve_unknown = sequence(algorithm("ec", oid "1.2.3"), bits(G)),
+  curve_null = sequence(algorithm("ec", null()), bits(G)),
+  rsa_zero = rsa_public(0, 0), rsa_one = rsa_public(1, 1), rsa_negative = rsa_public(-5, -3),
+  rsa_even = rsa_public(4, 2),
   rsa_512 = rsa_public(noise(64), 65537), rsa_16384 = rsa_public("\xFF" .. noise(2047), 65537),
   rsa_16392 = rsa_public("\xFF" .. noise(2048), 65537), rsa_giant = rsa_public("\xFF" .. noise(100000), 65537),
   rsa_exponent_giant = rsa_public("\xFF" .. noise(511), "\xFF" .. noise(511)),
   rsa_both_giant = rsa_public("\xFF" .. noise(2047), "\xFF" .. noise(2047)),
-  rsa_nothing = sequence(algorithm("rsa", null()), bits ""), rsa_no_key = sequence(algorithm("rsa", null()), bits(null())),
+  rsa_nothing = sequence(algorithm("rsa", null()), bits ""),
+  rsa_no_key = sequence(algorithm("rsa", null()), bits(null())),
   rsa_cut = sequence(algorithm("rsa", null()), bits "\x30\x82\xFF\xFF\x02\x82"),
   rsa_parameters = sequence(algorithm("rsa", sequence(integer(1))), bits(sequence(integer(15), integer(3)))),
-  ed25519_short = sequence(algorithm "ed25519", bits "x"), ed25519_long = sequence(algorithm "ed25519", bits(noise(1000))),
+  ed25519_short = sequence(algorithm "ed25519", bits "x"),
+  ed25519_long = sequence(algorithm "ed25519", bits(noise(1000))),
   ed25519_parameters = sequence(algorithm("ed25519", null()), bits(noise(32))),
   dsa = sequence(algorithm("1.2.840.10040.4.1", sequence(integer(0), integer(0), integer(0))), bits(integer(0))),
   dsa_giant = sequence(algorithm("1.2.840.10040.4.1", sequence(integer(noise(20000)), integer(noise(20000)),
@@ -417,7 +438,8 @@ end
 local rsa = algorithm("rsa", null())
 local keys = {
   ec_zero = pkcs8(ec, ec_private(("\0"):rep(32))), ec_ones = pkcs8(ec, ec_private(("\xFF"):rep(32))),
-  ec_empty = pkcs8(ec, ec_private ""), ec_long = pkcs8(ec, ec_private(noise(10000))), ec_short = pkcs8(ec, ec_private "\1"),
+  ec_empty = pkcs8(ec, ec_private ""), ec_long = pkcs8(ec, ec_private(noise(10000))),
+  ec_short = pkcs8(ec, ec_private "\1"),
   ec_public = pkcs8(ec, ec_private(ONE, explicit(1, bits(G)))),
   ec_other_public = pkcs8(ec, ec_private(ONE, explicit(1, bits("\4" .. noise(64))))),
   ec_traditional = ec_private(ONE, explicit(0, oid(OID.p256)), explicit(1, bits(G))),
@@ -428,7 +450,8 @@ local keys = {
   ed25519_long = pkcs8(algorithm "ed25519", octets(noise(100))), ed25519_attributes =
     sequence(integer(1), algorithm "ed25519", octets(octets(noise(32))), explicit(0, ""), implicit(1, noise(33))),
   rsa_zero = pkcs8(rsa, rsa_private("\0", 0, "\0")), rsa_one = pkcs8(rsa, rsa_private("\1", 1, "\1")),
-  rsa_2048 = pkcs8(rsa, rsa_private("\xFF" .. noise(255), 65537)), rsa_traditional = rsa_private("\xFF" .. noise(255), 65537),
+  rsa_2048 = pkcs8(rsa, rsa_private("\xFF" .. noise(255), 65537)),
+  rsa_traditional = rsa_private("\xFF" .. noise(255), 65537),
   rsa_16384 = pkcs8(rsa, rsa_private("\xFF" .. noise(2046) .. "\1", 65537)),
   rsa_16392 = pkcs8(rsa, rsa_private("\xFF" .. noise(2047) .. "\1", 65537)),
   rsa_giant = pkcs8(rsa, rsa_private("\xFF" .. noise(60000) .. "\1", 65537)),
@@ -441,7 +464,8 @@ local keys = {
   dsa_giant = pkcs8(algorithm("1.2.840.10040.4.1", sequence(integer(noise(9000)), integer(noise(9000)), integer(2))),
     integer(noise(9000))),
   dh_giant = pkcs8(algorithm("1.2.840.113549.1.3.1", sequence(integer(noise(9000)), integer(2))), integer(noise(9000))),
-  unknown = pkcs8(algorithm "1.2.3", noise(32)), empty = pkcs8(ec, ""), version = sequence(integer(noise(9)), ec, octets ""),
+  unknown = pkcs8(algorithm "1.2.3", noise(32)), empty = pkcs8(ec, ""),
+  version = sequence(integer(noise(9)), ec, octets ""),
   encrypted_pbkdf2 = sealed(pbkdf2(2048, algorithm("hmac", null()))),
   encrypted_pbkdf2_zero = sealed(pbkdf2(0)), encrypted_pbkdf2_negative = sealed(pbkdf2(-1)),
   encrypted_pbkdf2_length = sealed(pbkdf2(1, integer(0x7FFFFFFF))), encrypted_empty = sealed(pbkdf2(1), 0),
@@ -453,7 +477,8 @@ local keys = {
   encrypted_cipher_unknown = sealed(algorithm("pbes2", sequence(algorithm("pbkdf2", sequence(octets "x", integer(1))),
     algorithm "1.2.3"))),
   -- counts that would take minutes or years, or all memory
-  absurd_pbkdf2 = sealed(pbkdf2(0x7FFFFFFF)), absurd_pbkdf2_sha256 = sealed(pbkdf2(0x7FFFFFFF, algorithm("hmac", null()))),
+  absurd_pbkdf2 = sealed(pbkdf2(0x7FFFFFFF)),
+  absurd_pbkdf2_sha256 = sealed(pbkdf2(0x7FFFFFFF, algorithm("hmac", null()))),
   absurd_pbkdf2_giant = sealed(pbkdf2(noise(100))),
   absurd_old = sealed(algorithm("pbe_old", sequence(octets(noise(8)), integer(0x7FFFFFFF)))),
   absurd_scrypt = sealed(scrypt(integer(1 << 20), integer(8), integer(1000000))),
@@ -462,8 +487,8 @@ local keys = {
 }
 for what, bytes in pairs(keys) do
   keep(("key/%s.der"):format(what), bytes)
-  local label = what:find "^encrypted" and "ENCRYPTED PRIVATE KEY" or what:find "traditional" and what:match "^%l+":upper() ..
-    " PRIVATE KEY" or "PRIVATE KEY"
+  local label = what:find "^encrypted" and "ENCRYPTED PRIVATE KEY"
+    or what:find "traditional" and what:match "^%l+":upper() .. " PRIVATE KEY" or "PRIVATE KEY"
   if #bytes < 20000 and not what:find "^absurd" then keep(("key/%s.pem"):format(what), der.pem(label, bytes)) end
 end
 
@@ -473,9 +498,12 @@ local bundles = {
   empty = pkcs7 "", many = pkcs7(leaf:rep(100)), too_many = pkcs7(leaf:rep(101)), thousands = pkcs7(leaf:rep(15000)),
   other_kinds = pkcs7(explicit(1, leaf) .. explicit(0, leaf)), crls = pkcs7(leaf, explicit(1, sequence(null()))),
   broken_certificate = pkcs7(leaf .. leaf:sub(1, -20)), no_content = sequence(oid(OID.signed)),
-  data = sequence(oid(OID.data), explicit(0, octets(leaf))), encrypted = sequence(oid(OID.encrypted), explicit(0, sequence())),
-  content_null = sequence(oid(OID.signed), explicit(0, null())), signed_nothing = sequence(oid(OID.signed), explicit(0, sequence())),
-  nested = pkcs7(pkcs7(pkcs7(leaf))), endless_inside = "\x30\x80" .. oid(OID.signed) .. "\xA0\x80" .. sequence(integer(1), set(),
+  data = sequence(oid(OID.data), explicit(0, octets(leaf))),
+  encrypted = sequence(oid(OID.encrypted), explicit(0, sequence())),
+  content_null = sequence(oid(OID.signed), explicit(0, null())),
+  signed_nothing = sequence(oid(OID.signed), explicit(0, sequence())),
+  nested = pkcs7(pkcs7(pkcs7(leaf))), endless_inside = "\x30\x80" .. oid(OID.signed) .. "\xA0\x80"
+    .. sequence(integer(1), set(),
     sequence(oid(OID.data)), explicit(0, leaf), set()) .. "\0\0\0\0",
 }
 for what, bytes in pairs(bundles) do keep(("pkcs7/%s.der"):format(what), bytes) end
@@ -488,7 +516,8 @@ local safes = {
   broken_certificate = pkcs12(safe_data(certificate_bag(leaf:sub(1, 100))), false),
   plain_key = pkcs12(safe_data(sequence(oid "1.2.840.113549.1.12.10.1.1", explicit(0, plain_key))), false),
   encrypted = pkcs12(safe_encrypted(pbkdf2(2048))), encrypted_no_mac = pkcs12(safe_encrypted(pbkdf2(2048)), false),
-  wrong_content = pkcs12(sequence(oid "1.2.3")), version = sequence(integer(99), sequence(oid(OID.data), explicit(0, octets ""))),
+  wrong_content = pkcs12(sequence(oid "1.2.3")),
+  version = sequence(integer(99), sequence(oid(OID.data), explicit(0, octets ""))),
   no_octets = sequence(integer(3), sequence(oid(OID.data))), content_null = sequence(integer(3), sequence(oid(OID.data),
     explicit(0, null()))),
   -- counts that would take minutes or years, or all memory
@@ -508,12 +537,15 @@ for what, bytes in pairs(safes) do keep(("pkcs12/%s.der"):format(what), bytes) e
 
 local dialogues = {
   smtp = "\0\x05220 mail.contoso.com ESMTP\r\n250-mail.contoso.com\r\n250-SIZE 1\r\n250 STARTTLS\r\n220 go ahead\r\n",
-  smtp_refused = "\0\x7F554 no\27[2J\r\n", smtp_without = "\0\x7F220 x\r\n250 SIZE\r\n", smtp_alien = "\0\x7FHTTP/1.1 400\r\n",
+  smtp_refused = "\0\x7F554 no\27[2J\r\n", smtp_without = "\0\x7F220 x\r\n250 SIZE\r\n",
+  smtp_alien = "\0\x7FHTTP/1.1 400\r\n",
   smtp_ahead = "\0\x7F220 x\r\n250 STARTTLS\r\n220 go\r\n250 injected\r\n", smtp_codes = "\0\x7F220-x\r\n221 y\r\n",
   smtp_many_lines = "\0\x7F" .. ("220-x\r\n"):rep(200), smtp_long_line = "\0\x7F220 " .. ("x"):rep(5000) .. "\r\n",
-  smtp_in_tls = "\x80\x7F220 x\r\n221 bye\r\n", imap = "\1\x7F* OK [CAPABILITY IMAP4rev1 STARTTLS] x\r\n* x\r\na1 OK go\r\n",
+  smtp_in_tls = "\x80\x7F220 x\r\n221 bye\r\n",
+  imap = "\1\x7F* OK [CAPABILITY IMAP4rev1 STARTTLS] x\r\n* x\r\na1 OK go\r\n",
   imap_bye = "\1\x85* BYE x\r\n", imap_preauth = "\1\x7F* PREAUTH x\r\n", imap_no = "\1\x7F* OK\r\na1 NO x\r\n",
-  imap_endless = "\1\x7F* OK\r\n" .. ("* x\r\n"):rep(200), pop3 = "\2\x7F+OK x\r\n+OK go\r\n", pop3_err = "\2\x7F-ERR x\r\n",
+  imap_endless = "\1\x7F* OK\r\n" .. ("* x\r\n"):rep(200), pop3 = "\2\x7F+OK x\r\n+OK go\r\n",
+  pop3_err = "\2\x7F-ERR x\r\n",
 }
 for what, bytes in pairs(dialogues) do keep("dialogue/" .. what, bytes) end
 

@@ -31,7 +31,8 @@ for _, kind in ipairs(names(folder)) do
       local start = core.host.clock()
       local ok, code = pcall(read, bytes)
       local seconds = core.host.clock() - start
-      io.write(ok and (code or "read") or "raised " .. tostring(code):gsub("%c", " "), "\t", ("%.3f"):format(seconds), "\n")
+      io.write(ok and (code or "read") or "raised " .. tostring(code):gsub("%c", " "), "\t", ("%.3f"):format(seconds),
+        "\n")
       collectgarbage()
     end
   end
