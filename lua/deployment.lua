@@ -377,13 +377,19 @@ local function attempt(work, run)
   return nil, results[2], "io"
 end
 
+local function put_back(run, failed, message, code)
+  local results = table.pack(pcall(putback.fail, run, failed, message, code))
+  if results[1] then return table.unpack(results, 2, results.n) end
+  return nil, ("%s (in %s); AND NOT PUT BACK: %s"):format(message, failed, tostring(results[2])), "unrestored"
+end
+
 local function transact(run)
   for _, entry in ipairs(M.stages) do
     local began = host.clock()
     local ok, message, code = M.enter(run, entry[1])
     if ok then ok, message, code = attempt(entry[2], run) end
     if run.context.verbose then run.context:say("  %s took %.4f s", entry[1], host.clock() - began) end
-    if not ok then return putback.fail(run, entry[1], message, code) end
+    if not ok then return put_back(run, entry[1], message, code) end
   end
   return unreachable(run)
 end

@@ -8,8 +8,10 @@
 local M = {}
 
 -- A person's label for the object, at most 63 characters.
+-- One of hex digits only would be taken for a fingerprint.
 function M.friendly_name(draft)
-  return draft.common_name:sub(1, 63)
+  local name = draft.common_name:sub(1, 63)
+  return name:match "^%x+$" and name:sub(1, 62) .. "." or name
 end
 
 -- The name that stands as CN; it is always among the domains as well.
