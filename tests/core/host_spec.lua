@@ -1,6 +1,7 @@
 local host = require "core.host"
 local process = require "core.process"
 local lfs = require "lfs"
+local anyone = dofile((debug.getinfo(1, "S").source:match "^@(.-)tests/core/" or "") .. "tests/support/anyone.lua")
 
 local program = assert(process.run { "readlink", "/proc/" .. host.pid() .. "/exe" }).stdout:gsub("\n$", "")
 
@@ -186,7 +187,7 @@ describe("the program's memory", function()
     local chunk = [[local file = require "core.file"
       print(file.stat("/proc/self/environ").owner, file.read("/proc/self/limits"):match "Max core file size%s+(%d+)")]]
     local user = { uid = 65534, gid = 65534 }
-    assert.are.equal("0\t0\n", process.run({ program, "-e", chunk }, user).stdout)
+    assert.are.equal("0\t0\n", process.run({ anyone.program(), "-e", chunk }, user).stdout)
     assert.are.equal("65534\n", process.run({ "stat", "-c", "%u", "/proc/self/environ" }, user).stdout)
   end)
 end)
