@@ -4,7 +4,7 @@
 local file, host, process = require "core.file", require "core.host", require "core.process"
 
 local home = assert(file.link("/proc/self/exe")):match "^(.*)/[^/]*$"
-local folder = ("/tmp/cw-anyone-%d"):format(host.pid())
+local folder = "/tmp/cw-anyone-" .. host.random(4):gsub(".", function(c) return ("%02x"):format(c:byte()) end)
 local made
 
 local M = {}
