@@ -149,6 +149,18 @@ describe("check", function()
     assert.same({ "web written" }, (deploy.states(lab, second)))
   end)
 
+  it("leaves what failed where there is no endpoint failed, until it is cancelled", function()
+    local _ <close> = deploy.change(lab, "web", { endpoints = {}, reload = { "false" } })
+    local second = deploy.issue(lab)
+    ends(1, deploy.assign(lab, second, "web", "--no-observe"))
+    for _ = 1, 2 do
+      says(ends(1, lab:run "check"), second .. " on web: failed: web refused to reload")
+      assert.same({ "web failed" }, (deploy.states(lab, second)))
+    end
+    ends(0, lab:run("assign-services", second, "--cancel"))
+    ends(0, lab:run "check")
+  end)
+
   it("looks at certificates on several services, and not at those that were replaced", function()
     local other, second = deploy.issue(lab)
     ends(0, deploy.assign(lab, other, "imap"))
