@@ -13,7 +13,7 @@ PROGRAM = certwright
 DEPS = gcc make pkg-config liblua5.4-dev libssl-dev libsqlite3-dev \
   lua-filesystem lua-argparse lua-dkjson lua-readline
 SERVERS = nginx-light postfix dovecot-imapd dovecot-pop3d openssl hostname
-TESTING = lua5.4 lua-busted lua-check clang-format socat strace
+TESTING = lua5.4 lua-busted lua-check clang-format socat strace zip
 
 LIBRARIES = lua5.4 openssl sqlite3
 SEARCH_PATH = /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin

@@ -110,8 +110,8 @@ static int l_file(lua_State *L) {
   if (text[0] == '#')
     skipped = strcspn(text, "\n");
   if (text[0] == LUA_SIGNATURE[0])
-    return core_fail(L, "denied", "refused to run code from '%s': it is bytecode",
-                     path);
+    return core_fail(L, "denied",
+                     "refused to run code from '%s': it is bytecode", path);
   lua_pushfstring(L, "@%s", path);
   if (luaL_loadbufferx(L, text + skipped, length - skipped, lua_tostring(L, -1),
                        "t") != LUA_OK)

@@ -1,37 +1,23 @@
 -- complete-request: brings the CA's certificate to the request that waits for
 -- it (article: "Complete Pending Request").
 
-local cert = require "core.cert"
 local completion = require "completion"
-local file = require "core.file"
 local flow = require "flow"
 local object = require "object"
 local submission = require "submission"
 local text = require "text"
-
-local function add_certificates(pile, bytes, source)
-  local list, message, code = cert.parse(bytes)
-  if not list then return nil, ("'%s': %s"):format(source, message), code end
-  table.move(list, 1, #list, #pile + 1, pile)
-  return pile
-end
-
-local function from_files(paths)
-  local pile = {}
-  for _, path in ipairs(paths) do
-    local bytes, message, code = file.read(path)
-    if not bytes then return nil, message, code end
-    local ok
-    ok, message, code = add_certificates(pile, bytes, path)
-    if not ok then return nil, message, code end
-  end
-  return pile
-end
+local unpacking = require "unpacking"
 
 local function from_ca(context, row)
   local bytes, message, code = submission.collect(context, row)
   if not bytes then return nil, message, code end
-  return add_certificates({}, bytes, "the answer of " .. row.ca)
+  return unpacking.add(unpacking.pile(), bytes, "the answer of " .. row.ca)
+end
+
+local function from_files(args)
+  local password, message, code = unpacking.password(args.password_file)
+  if password == nil then return nil, message, code end
+  return unpacking.files(args.file, { password = password or nil })
 end
 
 return {
@@ -41,8 +27,8 @@ return {
   to = "completed",
   options = {
     { "id", "the request; without it, it is found by its key", argument = "ID", optional = true },
-    { "--file", "what the CA sent (repeat; - is standard input)", argument = "FILE", many = true },
-    { "--password-file", "the password of an encrypted FILE", argument = "FILE" },
+    { "--file", "what the CA sent, in any form (repeat; - is standard input)", argument = "FILE", many = true },
+    { "--password-file", "its first line is the password of a PKCS #12", argument = "FILE" },
   },
   text = object.text,
 
@@ -62,7 +48,7 @@ return {
     end
     local pile
     if #args.file > 0 then
-      pile, message, code = from_files(args.file)
+      pile, message, code = from_files(args)
     else
       pile, message, code = from_ca(context, row)
     end
@@ -71,11 +57,14 @@ return {
       return nil, message, code
     end
     local leaf, found
-    leaf, found, code = completion.match(db, pile, row)
+    leaf, found, code = completion.match(db, pile.certificates, row)
+    if not leaf and pile.key and code == "mismatch" then
+      found = found .. "\nit came with a key of its own: certwright import FILE takes in both"
+    end
     if not leaf then return nil, found, code end
     local ok
     ok, message, code = flow.locked(context, found.id, function()
-      return completion.complete(context, found, leaf, pile)
+      return completion.complete(context, found, leaf, pile.certificates)
     end)
     if not ok then return nil, message, code end
     if context.dry_run then
