@@ -13,7 +13,7 @@ PROGRAM = certwright
 DEPS = gcc make pkg-config liblua5.4-dev libssl-dev libsqlite3-dev \
   lua-filesystem lua-argparse lua-dkjson lua-readline
 SERVERS = nginx-light postfix dovecot-imapd dovecot-pop3d openssl hostname
-TESTING = lua5.4 lua-busted lua-check clang-format socat strace tmux procps
+TESTING = lua5.4 lua-busted lua-check clang-format socat strace tmux procps zip
 FUZZING = clang libclang-rt-dev llvm
 
 LIBRARIES = lua5.4 openssl sqlite3

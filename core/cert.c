@@ -12,12 +12,11 @@
 #include <string.h>
 
 #define PILE_LIMIT (1024 * 1024) /* bytes that are read as certificates */
-#define COUNT_LIMIT 100          /* certificates in one pile */
 
 /* Kinds of PEM block (RFC 7468, section 5.1); the last is OpenSSL's own, with
  * trust settings after the DER. */
-static const char *const kinds[] = {"CERTIFICATE-----", "X509 CERTIFICATE-----",
-                                    "TRUSTED CERTIFICATE-----"};
+static const char *const kinds[] = {"CERTIFICATE", "X509 CERTIFICATE",
+                                    "TRUSTED CERTIFICATE"};
 #define TRUSTED kinds[2]
 
 /* The box */
@@ -73,58 +72,34 @@ static const char *read_whole(X509 **out, const unsigned char *der, long length,
   return at == der + length || more_allowed ? NULL : "bytes after its end";
 }
 
-/* Moves *at behind the next BEGIN line of a certificate, and gives its kind or
- * NULL; blocks of other kinds are passed over where they lie. */
-static const char *next_kind(const char **at, const char *end) {
-  static const char begin[] = "-----BEGIN ";
-  const size_t length = sizeof begin - 1;
+/* The kind of a block of certificates, by its label, or NULL. */
+static const char *kind_of(const char *label, size_t length) {
   size_t i;
-  while ((*at = memmem(*at, (size_t)(end - *at), begin, length)) != NULL) {
-    *at += length;
-    for (i = 0; i < COUNT(kinds); i++)
-      if (strncmp(*at, kinds[i], strlen(kinds[i])) == 0) {
-        *at += strlen(kinds[i]);
-        return kinds[i];
-      }
-  }
+  for (i = 0; i < COUNT(kinds); i++)
+    if (strlen(kinds[i]) == length && strncmp(label, kinds[i], length) == 0)
+      return kinds[i];
   return NULL;
-}
-
-/* Reads the certificate whose base64 begins at body, with der as scratch:
- * NULL, or what was wrong. */
-static const char *read_block(X509 **out, const char *body, const char *end,
-                              const char *kind, unsigned char *der) {
-  const char *stop = memmem(body, (size_t)(end - body), "-----", 5);
-  EVP_ENCODE_CTX *context;
-  int length, rest;
-  bool good;
-  if (stop == NULL || strncmp(stop, "-----END ", 9) != 0 ||
-      strncmp(stop + 9, kind, strlen(kind)) != 0)
-    return "its END line is missing";
-  context = EVP_ENCODE_CTX_new();
-  if (context == NULL)
-    return "not enough memory";
-  EVP_DecodeInit(context);
-  good = EVP_DecodeUpdate(context, der, &length, (const unsigned char *)body,
-                          (int)(stop - body)) >= 0 &&
-         EVP_DecodeFinal(context, der + length, &rest) == 1;
-  EVP_ENCODE_CTX_free(context);
-  return good ? read_whole(out, der, length + rest, kind == TRUSTED)
-              : "bad base64";
 }
 
 /* Appends the certificates of a PEM pile to the table at 2, and leaves it on
  * top; or pushes a failure.  Returns how many values there are. */
 static int read_pile(lua_State *L, const char *at, const char *end) {
   unsigned char *der = lua_newuserdatauv(L, (size_t)(end - at) + 3, 0);
-  const char *kind, *reason;
+  const char *label, *kind, *reason;
+  size_t length, size;
   int array = lua_gettop(L) - 1, count = 0;
-  while ((kind = next_kind(&at, end)) != NULL) {
-    if (++count > COUNT_LIMIT)
+  while (core_next_block(&at, end, &label, &length)) {
+    X509 **box;
+    if ((kind = kind_of(label, length)) == NULL)
+      continue;
+    if (++count > CORE_PILE_LIMIT)
       return core_fail(L, "limit",
                        "cannot read certificates: more than %d of them",
-                       COUNT_LIMIT);
-    reason = read_block(core_cert_new(L), at, end, kind, der);
+                       CORE_PILE_LIMIT);
+    box = core_cert_new(L);
+    reason = core_read_block(at, end, label, length, der, &size);
+    if (reason == NULL)
+      reason = read_whole(box, der, (long)size, kind == TRUSTED);
     if (reason != NULL)
       return core_fail(L, "parse", "cannot read certificate %d: %s", count,
                        reason);
@@ -136,15 +111,18 @@ static int read_pile(lua_State *L, const char *at, const char *end) {
   return 1;
 }
 
-/* Pushes an array of what the bytes hold, or nil, message, code. */
-static int parse(lua_State *L, const char *bytes, size_t length) {
-  const char *reason;
-  struct cert_span whole = {(const unsigned char *)bytes,
-                            (const unsigned char *)bytes + length};
-  struct cert_span inside;
+/* Pushes an array of what the bytes at index hold, or nil, message, code. */
+static int parse(lua_State *L, int index) {
+  const char *reason, *bytes;
+  struct cert_span whole, inside;
+  size_t length;
+  core_check_bytes(L, index, &length);
   if (length > PILE_LIMIT)
     return core_fail(L, "limit", "cannot read certificates: more than %d bytes",
                      PILE_LIMIT);
+  bytes = core_push_plain(L, index, &length);
+  whole.at = (const unsigned char *)bytes;
+  whole.end = whole.at + length;
   lua_newtable(L);
   if (cert_take(&whole, &inside) != V_ASN1_SEQUENCE || whole.at != whole.end)
     return read_pile(L, bytes, bytes + length);
@@ -159,15 +137,13 @@ static int parse(lua_State *L, const char *bytes, size_t length) {
 /*
  * cert.parse(bytes) -> array of cert | nil, message, "parse" | "limit"
  * Reads one certificate in DER, or all that are in a pile of PEM blocks
- * (RFC 7468) with any text around them; blocks of other kinds, such as a
- * private key, are passed over and never copied.  A string or a secret (see
- * file.secret) of at most 1 MiB and 100 certificates.  One that cannot be read
- * fails the whole pile.
+ * (RFC 7468) with any text around them, as UTF-8 or UTF-16; base64 alone, too;
+ * blocks of other kinds, such as a private key, are passed over and never
+ * copied.  A string or a secret (see file.secret) of at most 1 MiB and 100
+ * certificates.  One that cannot be read fails the whole pile.
  */
 static int l_parse(lua_State *L) {
-  size_t length;
-  const char *bytes = core_check_bytes(L, 1, &length);
-  return parse(L, bytes, length);
+  return parse(L, 1);
 }
 
 /*
@@ -178,11 +154,9 @@ static int l_parse(lua_State *L) {
  */
 static int l_open(lua_State *L) {
   const char *path = core_check_path(L, 1);
-  const core_secret *text;
   if (!core_push_secret(L, path, PILE_LIMIT))
     return 3;
-  text = lua_touserdata(L, -1);
-  if (parse(L, text->bytes, text->length) == 1)
+  if (parse(L, lua_gettop(L)) == 1)
     return 1;
   lua_pushfstring(L, "'%s': %s", path, lua_tostring(L, -2));
   lua_replace(L, -3);

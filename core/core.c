@@ -124,33 +124,6 @@ const char *core_check_bytes(lua_State *L, int index, size_t *length) {
   return secret->bytes;
 }
 
-void core_push_pem(lua_State *L, const char *kind, const unsigned char *der,
-                   size_t length) {
-  char line[65];
-  luaL_Buffer buffer;
-  luaL_buffinit(L, &buffer);
-  lua_pushfstring(L, "-----BEGIN %s-----\n", kind);
-  luaL_addvalue(&buffer);
-  while (length > 0) {
-    size_t n = length < 48 ? length : 48;
-    EVP_EncodeBlock((unsigned char *)line, der, (int)n);
-    luaL_addstring(&buffer, line);
-    luaL_addchar(&buffer, '\n');
-    der += n;
-    length -= n;
-  }
-  lua_pushfstring(L, "-----END %s-----\n", kind);
-  luaL_addvalue(&buffer);
-  luaL_pushresult(&buffer);
-}
-
-const char *core_skip_mark(const char *bytes, size_t *length) {
-  if (*length < 3 || memcmp(bytes, "\xEF\xBB\xBF", 3) != 0)
-    return bytes;
-  *length -= 3;
-  return bytes + 3;
-}
-
 bool core_time(const ASN1_TIME *time, lua_Integer *seconds) {
   struct tm parts;
   if (time == NULL || ASN1_TIME_to_tm(time, &parts) != 1)

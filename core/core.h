@@ -41,13 +41,6 @@ void core_pushhex(lua_State *L, const unsigned char *bytes, size_t length);
 /* Seconds since 1970 UTC of an ASN.1 time; false when it is none. */
 bool core_time(const ASN1_TIME *time, lua_Integer *seconds);
 
-/* Pushes DER as a PEM block of this kind (RFC 7468). */
-void core_push_pem(lua_State *L, const char *kind, const unsigned char *der,
-                   size_t length);
-
-/* Past the byte order mark that editors put before a PEM text. */
-const char *core_skip_mark(const char *bytes, size_t *length);
-
 /* Scratch that must live across calls of Lua: the box frees it, core_release at
  * once, core_drop the one on top, which it pops.  Without a release it is an
  * ASN.1 value of that item; core_push_item pushes a new one. */
@@ -73,14 +66,43 @@ void core_type(lua_State *L, const char *name, const luaL_Reg *methods,
 void core_check_fields(lua_State *L, int index, const char *const names[]);
 
 /* Bytes that may hold a secret: a box that Lua hands on and cannot look into,
- * cleansed when it is freed. */
+ * cleansed when it is freed.  A 0 follows them. */
 #define CORE_SECRET "core.secret"
 typedef struct {
   char *bytes;
-  size_t length;
+  size_t length, size; /* used, and allocated */
 } core_secret;
 /* The bytes of the string or secret at index. */
 const char *core_check_bytes(lua_State *L, int index, size_t *length);
+
+/* pem.c */
+
+#define CORE_BUNDLE_LIMIT (16 * 1024 * 1024) /* bytes of PKCS #7 and #12 */
+#define CORE_PILE_LIMIT 100                  /* certificates in one of them */
+
+/* The same without what text editors and mail put around DER and PEM: a byte
+ * order mark, UTF-16, base64 without armour.  Pushes one value, which may own
+ * the bytes. */
+const char *core_push_plain(lua_State *L, int index, size_t *length);
+/* Moves *at behind the next BEGIN line (RFC 7468), of any label. */
+bool core_next_block(const char **at, const char *end, const char **label,
+                     size_t *length);
+/* Reads the block whose base64 begins at body into der, which has as many bytes
+ * as are left and 3 more: NULL, or what was wrong. */
+const char *core_read_block(const char *body, const char *end,
+                            const char *label, size_t length,
+                            unsigned char *der, size_t *size);
+/* What DER is by its outermost elements: "certificate", "request", "key",
+ * "pkcs7", "pkcs12" or NULL; and a block, by its label where it is a key or
+ * cannot be read. */
+const char *core_shape(const unsigned char *der, size_t size);
+const char *core_block_shape(const char *body, const char *end,
+                             const char *label, size_t length,
+                             unsigned char *der);
+int core_kinds(lua_State *L); /* of core.bundle */
+/* Pushes DER as a PEM block of this kind. */
+void core_push_pem(lua_State *L, const char *kind, const unsigned char *der,
+                   size_t length);
 
 /* key.c */
 #define CORE_KEY "core.key"
@@ -97,6 +119,21 @@ int core_key_save(lua_State *L);
 /* Writes the PKCS #8 PEM to a descriptor; 0, or an errno value (EINVAL:
  * OpenSSL cannot encode the key). */
 int core_key_write(int descriptor, EVP_PKEY *key);
+
+/* Why a key that was read is not used, or NULL. */
+const char *core_key_refusal(EVP_PKEY *key);
+
+/* pbe.c: encryption with passwords */
+
+/* What a key may cost to derive; see core_pbe_seconds. */
+#define CORE_PBE_LIMIT 2.0
+#define CORE_PBE_REASON "its iteration counts would take over 2 seconds"
+/* Seconds that deriving the key of an algorithm would take, PBES1, PBES2 or
+ * PKCS #12's, and the key of a PKCS #12's MAC. */
+double core_pbe_seconds(const X509_ALGOR *algorithm);
+double core_mac_seconds(const ASN1_INTEGER *iterations);
+/* Whether OpenSSL's first error is about the way of encryption. */
+bool core_pbe_unsupported(void);
 
 /* spki.c: the public half of a key */
 
@@ -157,6 +194,8 @@ STACK_OF(X509_EXTENSION) *
 void core_set_extensions(lua_State *L, const STACK_OF(X509_EXTENSION) * list);
 
 /* file.c */
+/* Pushes an empty secret with room for that many bytes. */
+core_secret *core_secret_new(lua_State *L, size_t size);
 /* Pushes a secret with all of a file ("-": standard input), or nil, message,
  * code and returns false. */
 bool core_push_secret(lua_State *L, const char *path, size_t limit);
@@ -233,6 +272,7 @@ int core_check_signal(lua_State *L, int index, const char *missing);
 int core_push_signalled(lua_State *L, pid_t pid, int error);
 
 /* openers */
+int luaopen_core_bundle(lua_State *L);
 int luaopen_core_cert(lua_State *L);
 int luaopen_core_file(lua_State *L);
 int luaopen_core_generation(lua_State *L);

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #define READ_LIMIT (1024 * 1024)
+#define PASSWORD_LIMIT 4096
 #define LIMIT_MAX (1024 * 1024 * 1024)
 #define NOT_REGULAR (-1) /* beside the errno values */
 
@@ -95,12 +96,12 @@ static int l_read(lua_State *L) {
 
 static int l_forget(lua_State *L) {
   core_secret *secret = luaL_checkudata(L, 1, CORE_SECRET);
-  OPENSSL_clear_free(secret->bytes, secret->length);
+  OPENSSL_clear_free(secret->bytes, secret->size);
   memset(secret, 0, sizeof *secret);
   return 0;
 }
 
-bool core_push_secret(lua_State *L, const char *path, size_t limit) {
+core_secret *core_secret_new(lua_State *L, size_t size) {
   static const luaL_Reg metamethods[] = {
       {"__gc", l_forget}, {"__close", l_forget}, {NULL, NULL}};
   core_secret *secret = lua_newuserdatauv(L, sizeof *secret, 0);
@@ -108,20 +109,54 @@ bool core_push_secret(lua_State *L, const char *path, size_t limit) {
   if (luaL_newmetatable(L, CORE_SECRET))
     luaL_setfuncs(L, metamethods, 0);
   lua_setmetatable(L, -2);
-  secret->bytes = OPENSSL_malloc(limit + 1);
+  secret->bytes = OPENSSL_malloc(size + 1);
   if (secret->bytes == NULL)
-    return luaL_error(L, "not enough memory");
-  return read_path(L, path, secret->bytes, limit, &secret->length);
+    luaL_error(L, "not enough memory");
+  secret->bytes[0] = '\0';
+  secret->size = size + 1;
+  return secret;
+}
+
+bool core_push_secret(lua_State *L, const char *path, size_t limit) {
+  core_secret *secret = core_secret_new(L, limit);
+  if (!read_path(L, path, secret->bytes, limit, &secret->length))
+    return false;
+  secret->bytes[secret->length] = '\0';
+  secret->size = secret->length + 1; /* the rest was never written to */
+  return true;
 }
 
 /*
  * file.secret(path[, limit]) -> secret
  *   | nil, message, "missing" | "denied" | "limit" | "io"
  * The same as file.read, in a box that Lua cannot look into: key.load,
- * cert.parse and request.parse take it where they take a string.
+ * cert.parse, request.parse and core.bundle take it where they take a string.
  */
 static int l_secret(lua_State *L) {
   return core_push_secret(L, core_check_path(L, 1), opt_limit(L, 2)) ? 1 : 3;
+}
+
+/*
+ * file.password(path) -> secret
+ *   | nil, message, "missing" | "denied" | "limit" | "parse" | "io"
+ * The first line, not empty, of a file of at most 4096 bytes, without its end
+ * (LF or CRLF).
+ */
+static int l_password(lua_State *L) {
+  core_secret *secret;
+  if (!core_push_secret(L, core_check_path(L, 1), PASSWORD_LIMIT))
+    return 3;
+  secret = lua_touserdata(L, -1);
+  secret->length = strcspn(secret->bytes, "\n");
+  if (secret->length > 0 && secret->bytes[secret->length - 1] == '\r')
+    secret->length--;
+  secret->bytes[secret->length] = '\0';
+  if (secret->length == 0)
+    return core_fail(L, "parse",
+                     "cannot read a password from '%s': its first "
+                     "line is empty",
+                     lua_tostring(L, 1));
+  return 1;
 }
 
 /* writing */
@@ -330,6 +365,7 @@ static const luaL_Reg functions[] = {
     {"link", l_link},
     {"mkdir", l_mkdir},
     {"mkdirs", l_mkdirs},
+    {"password", l_password},
     {"read", l_read},
     {"remove", l_remove},
     {"resolve", l_resolve},

@@ -15,8 +15,6 @@
 #include <openssl/pem.h>
 #include <openssl/pkcs12.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define BYTES_LIMIT (1024 * 1024) /* of what a key is read from */
 #define RSA_BITS_LIMIT 16384      /* OpenSSL verifies with none above */
@@ -27,12 +25,14 @@ typedef struct {
   size_t length;
   bool asked;                /* something was encrypted */
   bool unsupported;          /* in a way unknown to OpenSSL */
+  bool slow;                 /* beyond CORE_PBE_LIMIT */
   const char *code, *reason; /* why there is no key */
 } password;
 
 static password opt_password(lua_State *L, int index) {
   password secret = {0};
-  secret.bytes = luaL_optlstring(L, index, NULL, &secret.length);
+  if (!lua_isnoneornil(L, index))
+    secret.bytes = core_check_bytes(L, index, &secret.length);
   return secret;
 }
 
@@ -49,22 +49,12 @@ static int give_password(char *buffer, int size, int writing, void *data) {
   return (int)secret->length;
 }
 
-/* Whether OpenSSL's first error is about the way of encryption. */
-static bool unsupported(void) {
-  unsigned long error = ERR_peek_error();
-  int reason = ERR_GET_REASON(error);
-  return reason == ERR_R_UNSUPPORTED ||
-         (ERR_GET_LIB(error) == ERR_LIB_EVP &&
-          (reason == EVP_R_UNKNOWN_PBE_ALGORITHM ||
-           reason == EVP_R_UNSUPPORTED_CIPHER ||
-           reason == EVP_R_UNSUPPORTED_PRF));
-}
-
 /* Any private key, or EncryptedPrivateKeyInfo (RFC 5958, section 3). */
 static EVP_PKEY *from_der(const unsigned char *der, long length,
                           password *secret) {
   const unsigned char *p = der;
   X509_SIG *sealed = d2i_X509_SIG(NULL, &p, length);
+  const X509_ALGOR *algorithm;
   PKCS8_PRIV_KEY_INFO *info = NULL;
   EVP_PKEY *key = NULL;
   ERR_clear_error();
@@ -72,9 +62,11 @@ static EVP_PKEY *from_der(const unsigned char *der, long length,
   if (sealed == NULL)
     return d2i_AutoPrivateKey(NULL, &p, length);
   secret->asked = true;
-  if (secret->bytes != NULL && secret->length <= INT_MAX) {
+  X509_SIG_get0(sealed, &algorithm, NULL);
+  secret->slow = core_pbe_seconds(algorithm) > CORE_PBE_LIMIT;
+  if (!secret->slow && secret->bytes != NULL && secret->length <= INT_MAX) {
     info = PKCS8_decrypt(sealed, secret->bytes, (int)secret->length);
-    secret->unsupported = info == NULL && unsupported();
+    secret->unsupported = info == NULL && core_pbe_unsupported();
   }
   if (info != NULL)
     key = EVP_PKCS82PKEY(info);
@@ -116,7 +108,9 @@ static void refuse(password *secret, const char *code, const char *reason) {
 
 /* Says why OpenSSL made no key of what it was given. */
 static void explain(password *secret, bool found) {
-  if (secret->asked && secret->bytes == NULL)
+  if (secret->slow)
+    refuse(secret, "limit", CORE_PBE_REASON);
+  else if (secret->asked && secret->bytes == NULL)
     refuse(secret, "denied", "it is encrypted and no password was given");
   else if (secret->unsupported)
     refuse(secret, "parse", "its encryption is unsupported");
@@ -128,24 +122,25 @@ static void explain(password *secret, bool found) {
     refuse(secret, "parse", "no private key in PEM or DER");
 }
 
+const char *core_key_refusal(EVP_PKEY *key) {
+  return EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA &&
+                 EVP_PKEY_get_bits(key) > RSA_BITS_LIMIT
+             ? "an RSA key of more than 16384 bits"
+             : NULL;
+}
+
 /* A private key from PEM or DER, to be freed; or NULL, and why in secret. */
 static EVP_PKEY *read_key(const char *bytes, size_t length, password *secret) {
   EVP_PKEY *key = NULL;
   bool found = false;
-  if (length > BYTES_LIMIT) {
-    refuse(secret, "limit", "more than 1 MiB");
-    return NULL;
-  }
-  bytes = core_skip_mark(bytes, &length);
   if (length > 0 && bytes[0] == 0x30)
     key = from_der((const unsigned char *)bytes, (long)length, secret);
   if (key == NULL && !secret->asked)
     key = from_pem(bytes, length, secret, &found);
   if (key == NULL) {
     explain(secret, found);
-  } else if (EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA &&
-             EVP_PKEY_get_bits(key) > RSA_BITS_LIMIT) {
-    refuse(secret, "limit", "an RSA key of more than 16384 bits");
+  } else if (core_key_refusal(key) != NULL) {
+    refuse(secret, "limit", core_key_refusal(key));
     EVP_PKEY_free(key);
     key = NULL;
   }
@@ -156,15 +151,22 @@ static EVP_PKEY *read_key(const char *bytes, size_t length, password *secret) {
 /*
  * key.load(bytes[, password]) -> key
  *   | nil, message, "parse" | "denied" | "limit"
- * Reads PEM (the first private key in it) or DER, a string or a secret (see
- * file.secret); PKCS #8 or traditional.  "denied": it is encrypted, and the
- * password is missing or wrong.
+ * Reads PEM (the first private key in it, as UTF-8 or UTF-16), DER, or its
+ * base64 alone; PKCS #8 or traditional.  Both arguments are a string or a
+ * secret (see file.secret).  "denied": it is encrypted, and the password is
+ * missing or wrong.  "limit": over 1 MiB or 16384 bits, or an iteration count
+ * that would take over 2 seconds.
  */
 int core_key_load(lua_State *L) {
   size_t length;
   const char *bytes = core_check_bytes(L, 1, &length);
   password secret = opt_password(L, 2);
-  EVP_PKEY **box = core_key_new(L);
+  EVP_PKEY **box;
+  if (length > BYTES_LIMIT)
+    return core_fail(L, "limit",
+                     "cannot read the private key: more than 1 MiB");
+  bytes = core_push_plain(L, 1, &length);
+  box = core_key_new(L);
   *box = read_key(bytes, length, &secret);
   if (*box != NULL)
     return 1;
@@ -180,72 +182,71 @@ int core_key_load(lua_State *L) {
 int core_key_open(lua_State *L) {
   const char *path = core_check_path(L, 1);
   password secret = opt_password(L, 2);
-  EVP_PKEY **box = core_key_new(L);
+  const char *bytes;
   core_secret *text;
+  EVP_PKEY **box;
+  size_t length;
   if (!core_push_secret(L, path, BYTES_LIMIT))
     return 3;
   text = lua_touserdata(L, -1);
-  *box = read_key(text->bytes, text->length, &secret);
+  bytes = core_push_plain(L, -1, &length);
+  box = core_key_new(L);
+  *box = read_key(bytes, length, &secret);
   OPENSSL_cleanse(text->bytes, text->length);
   if (*box == NULL)
     return core_fail(L, secret.code, "cannot read the private key in '%s': %s",
                      path, secret.reason);
-  lua_pop(L, 1);
   return 1;
 }
 
 /* --- writing a key */
 
-static bool put_pem(BIO *text, EVP_PKEY *key, const password *secret) {
+/* PKCS #8 in PEM, to be freed, or NULL. */
+static BIO *encode(EVP_PKEY *key, const password *secret) {
   PKCS8_PRIV_KEY_INFO *info = EVP_PKEY2PKCS8(key);
+  BIO *text = BIO_new(BIO_s_secmem());
   X509_SIG *sealed = NULL;
   bool done = false;
-  if (info != NULL && secret->bytes == NULL) {
+  if (info != NULL && text != NULL && secret->bytes == NULL) {
     done = PEM_write_bio_PKCS8_PRIV_KEY_INFO(text, info);
-  } else if (info != NULL) {
+  } else if (info != NULL && text != NULL) {
     sealed = PKCS8_encrypt(-1, EVP_aes_256_cbc(), secret->bytes,
                            (int)secret->length, NULL, 16, ITERATIONS, info);
     done = sealed != NULL && PEM_write_bio_PKCS8(text, sealed);
   }
   X509_SIG_free(sealed);
   PKCS8_PRIV_KEY_INFO_free(info);
-  return done;
+  if (done)
+    return text;
+  BIO_free(text);
+  return NULL;
 }
 
-/* 0, or an errno value; EINVAL: OpenSSL cannot encode the key. */
-static int write_pem(int descriptor, EVP_PKEY *key, const password *secret) {
-  BIO *text = BIO_new(BIO_s_secmem());
+int core_key_write(int descriptor, EVP_PKEY *key) {
+  BIO *text = encode(key, &(password){0});
   char *bytes;
-  long left;
-  int error = 0;
-  if (text == NULL)
-    return ENOMEM;
-  if (!put_pem(text, key, secret))
-    error = EINVAL;
-  left = BIO_get_mem_data(text, &bytes);
-  if (error == 0)
-    error = core_write(descriptor, bytes, (size_t)left);
+  long length = text != NULL ? BIO_get_mem_data(text, &bytes) : 0;
+  int error = EINVAL;
+  if (text != NULL)
+    error = core_write(descriptor, bytes, (size_t)length);
   BIO_free(text);
   return error;
 }
 
-int core_key_write(int descriptor, EVP_PKEY *key) {
-  return write_pem(descriptor, key, &(password){0});
-}
-
 static int save_key(const char *path, EVP_PKEY *key, const password *secret) {
-  int flags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW;
-  int error, descriptor = open(path, flags, 0600);
-  if (descriptor < 0)
-    return errno;
-  error = core_errno(fchmod(descriptor, 0600));
-  if (error == 0)
-    error = write_pem(descriptor, key, secret);
-  error = core_finish(descriptor, error);
-  if (error == 0)
-    error = core_sync_parent(path);
-  if (error != 0)
-    unlink(path);
+  const core_access access = {0600, (uid_t)-1, (gid_t)-1};
+  BIO *text = encode(key, secret);
+  core_part part = {NULL, NULL, 0};
+  const char *name;
+  int folder, error = EINVAL;
+  if (text != NULL && (folder = core_open_parent(path, &name)) >= 0) {
+    part.length = (size_t)BIO_get_mem_data(text, (char **)&part.bytes);
+    error = core_write_file(folder, name, &access, &part, 1);
+    error = core_finish(folder, error);
+  } else if (text != NULL) {
+    error = errno;
+  }
+  BIO_free(text);
   return error;
 }
 

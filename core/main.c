@@ -20,6 +20,7 @@
 #define FOLDER(path) path "/?.lua;" path "/?/init.lua"
 
 static const luaL_Reg modules[] = {
+    {"core.bundle", luaopen_core_bundle},
     {"core.cert", luaopen_core_cert},
     {"core.file", luaopen_core_file},
     {"core.generation", luaopen_core_generation},

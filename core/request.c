@@ -108,45 +108,52 @@ static X509_REQ *from_der(const unsigned char *der, long length) {
   return NULL;
 }
 
-/* The first request in a PEM text, of either name (RFC 7468, section 7);
- * found says whether there is a block of one. */
-static X509_REQ *from_pem(const char *bytes, size_t length, bool *found) {
-  static char no_password[] = ""; /* instead of a question */
-  X509_REQ *request = NULL;
-  unsigned char *der = NULL;
-  long size;
-  BIO *text = BIO_new_mem_buf(bytes, (int)length);
-  *found = PEM_bytes_read_bio(&der, &size, NULL, PEM_STRING_X509_REQ, text,
-                              NULL, no_password);
-  if (*found)
-    request = from_der(der, size);
-  OPENSSL_free(der);
-  BIO_free(text);
-  return request;
+/* The first request in a PEM text, of either name (RFC 7468, section 7), with
+ * scratch for its DER; found says whether there is a block of one. */
+static X509_REQ *from_pem(const char *at, const char *end, unsigned char *der,
+                          bool *found) {
+  static const char kind[] = "CERTIFICATE REQUEST";
+  const char *label;
+  size_t length, size;
+  while (core_next_block(&at, end, &label, &length))
+    if ((length == sizeof kind - 1 && strncmp(label, kind, length) == 0) ||
+        (length == sizeof kind + 3 && strncmp(label, "NEW ", 4) == 0 &&
+         strncmp(label + 4, kind, length - 4) == 0)) {
+      *found = true;
+      return core_read_block(at, end, label, length, der, &size) == NULL
+                 ? from_der(der, (long)size)
+                 : NULL;
+    }
+  return NULL;
 }
 
 /*
  * request.parse(bytes) -> request | nil, message, "parse" | "limit"
  * Reads DER, or the first request in a PEM text ("CERTIFICATE REQUEST" or "NEW
- * CERTIFICATE REQUEST").  The signature is request:verify's business.
+ * CERTIFICATE REQUEST") as UTF-8 or UTF-16, or base64 alone.  The signature is
+ * request:verify's business.
  */
 static int l_parse(lua_State *L) {
   size_t length;
   const char *bytes = core_check_bytes(L, 1, &length);
-  X509_REQ **box = new_box(L);
+  X509_REQ **box;
   bool binary, found = false;
   if (length > BYTES_LIMIT)
     return core_fail(L, "limit", "cannot read the request: more than 1 MiB");
-  bytes = core_skip_mark(bytes, &length);
+  lua_settop(L, 1);
+  bytes = core_push_plain(L, 1, &length);
   binary = length > 0 && bytes[0] == 0x30;
+  box = new_box(L);
   if (binary)
     *box = from_der((const unsigned char *)bytes, (long)length);
   if (*box == NULL)
-    *box = from_pem(bytes, length, &found);
+    *box = from_pem(bytes, bytes + length, lua_newuserdatauv(L, length + 3, 0),
+                    &found);
   ERR_clear_error();
   if (*box == NULL)
     return core_fail(L, "parse", "cannot read the request: %s",
                      found || binary ? "malformed DER" : "none in PEM or DER");
+  lua_settop(L, 3); /* without the scratch */
   return 1;
 }
 

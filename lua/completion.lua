@@ -1,10 +1,13 @@
 -- completion.lua: from what a CA sent to a completed object: which request it
 -- is for, whether it can work, what differs from what was asked for.
 
+local appraisal = require "appraisal"
 local cert = require "core.cert"
 local certificates = require "certificates"
+local file = require "core.file"
 local flow = require "flow"
 local json = require "json"
+local request = require "core.request"
 local text = require "text"
 local trust = require "trust"
 
@@ -74,12 +77,19 @@ function M.match(db, pile, row)
   return certificate, found
 end
 
+--- Why a certificate cannot serve at all: "mismatch", it is a CA's.
+function M.refuse_ca(fields)
+  if not fields.ca then return true end
+  local shown = text.escape(fields.common_name or fields.domains[1] or fields.subject)
+  return nil, ("'%s' is the certificate of a CA, not of a server"):format(shown), "mismatch"
+end
+
 -- What cannot work is refused before anything changes.
 local function refuse(fields, now)
+  local ok, message, code = M.refuse_ca(fields)
+  if not ok then return nil, message, code end
   local shown = text.escape(fields.common_name or fields.domains[1] or fields.subject)
-  if fields.ca then
-    return nil, ("'%s' is the certificate of a CA, not of a server"):format(shown), "mismatch"
-  elseif now > fields.not_after then
+  if now > fields.not_after then
     return nil, ("the certificate '%s' expired on %s"):format(shown, text.time(fields.not_after)), "expired"
   elseif now < fields.not_before then
     return nil, ("the certificate '%s' is not valid before %s"):format(shown, text.time(fields.not_before)), "expired"
@@ -87,35 +97,9 @@ local function refuse(fields, now)
   return true
 end
 
-local function difference(wanted, got)
-  local set, missing = {}, {}
-  for _, name in ipairs(got) do set[name:lower()] = true end
-  for _, name in ipairs(wanted) do
-    if not set[name:lower()] then missing[#missing + 1] = name end
-  end
-  return missing
-end
-
--- How the certificate differs from the request.
-local function compare(row, fields)
-  local warnings = {}
-  local function warn(code, format, ...)
-    warnings[#warnings + 1] = { code = code, message = format:format(...) }
-  end
-  local missing = difference(row.domains, fields.domains)
-  if #missing > 0 then warn("mismatch", "asked for but not in the certificate: %s", text.names(missing)) end
-  local added = difference(fields.domains, row.domains)
-  if #added > 0 then warn("mismatch", "in the certificate but not asked for: %s", text.names(added)) end
-  local purposes = fields.extended_key_usage
-  if #purposes > 0 and not flow.holds(purposes, "serverAuth")
-    and not flow.holds(purposes, "anyExtendedKeyUsage") then
-    warn("mismatch", "not for servers: its extended key usage is %s", table.concat(purposes, ", "))
-  end
-  return warnings
-end
-
--- The chain without its root, built from the pile and from CAs known here.
-local function build_chain(context, leaf, pile)
+--- The chain without its root, built from the pile and from CAs known here.
+-- @return array of core.cert, leaf first | nil, message, code
+function M.chain(context, leaf, pile)
   local all = { leaf }
   table.move(pile, 1, #pile, 2, all)
   local help = trust.help(context)
@@ -154,11 +138,12 @@ function M.columns(context, chain)
   }, fields.domains
 end
 
--- What the chain is trusted for, as a warning among those that stay.
-local function with_trust(warnings, columns)
+--- The column of warnings: these, but for what was said of trust before, and
+-- why the chain is not trusted now.
+function M.warnings(columns, warnings, before)
   local list = json.array()
   for _, warning in ipairs(warnings) do
-    if warning.code ~= "untrusted" then list[#list + 1] = warning end
+    if warning.message ~= before then list[#list + 1] = warning end
   end
   if columns.untrusted ~= certificates.NULL then
     list[#list + 1] = { code = "untrusted", message = columns.untrusted }
@@ -166,12 +151,19 @@ local function with_trust(warnings, columns)
   return json.compact(list)
 end
 
+-- What the request itself says, where it is still here and can be read.
+local function requested(context, row)
+  local bytes = file.read(context:path("requests", row.id .. ".csr"))
+  local parsed = bytes and request.parse(bytes)
+  return parsed and parsed:fields()
+end
+
 -- Completing again with the same certificate: a better chain and a new anchor
 -- count; a chain that is known already stays known.
 local function refresh(context, row, leaf, pile)
   local known = row.chain ~= "" and cert.parse(row.chain) or {}
   table.move(pile, 1, #pile, #known + 1, known)
-  local chain, message, code = build_chain(context, leaf, known)
+  local chain, message, code = M.chain(context, leaf, known)
   if not chain then return nil, message, code end
   local columns
   columns, message, code = M.columns(context, chain)
@@ -179,7 +171,7 @@ local function refresh(context, row, leaf, pile)
   local is_same = columns.chain == row.chain and columns.untrusted == (row.untrusted or certificates.NULL)
   if is_same or context.dry_run then return true end
   return certificates.set(context.db, row.id, { chain = columns.chain, untrusted = columns.untrusted,
-    warnings = with_trust(row.warnings, columns) })
+    warnings = M.warnings(columns, row.warnings, row.untrusted) })
 end
 
 --- Completes a request with its certificate.  Again with the same one: its chain
@@ -197,11 +189,14 @@ function M.complete(context, row, leaf, pile)
   local ok, message, code = refuse(fields, os.time())
   if not ok then return nil, message, code end
   local chain
-  chain, message, code = build_chain(context, leaf, pile)
+  chain, message, code = M.chain(context, leaf, pile)
   if not chain then return nil, message, code end
   local columns, names = M.columns(context, chain)
   if not columns then return nil, names, code end
-  columns.warnings = with_trust(compare(row, fields), columns)
+  local warnings = appraisal.differences(row, requested(context, row), fields)
+  local doubts = appraisal.doubts(chain)
+  table.move(doubts, 1, #doubts, #warnings + 1, warnings)
+  columns.warnings = M.warnings(columns, warnings)
   if context.dry_run then return true end
   return flow.advance(context, row.id, M.from, "completed", columns,
     { names = names, detail = "fingerprint " .. columns.fingerprint })

@@ -1,42 +1,36 @@
 -- complete-request: brings the CA's certificate to the request that waits for
 -- it (article: "Complete Pending Request").
 
-local cert = require "core.cert"
 local completion = require "completion"
-local file = require "core.file"
 local flow = require "flow"
 local object = require "object"
 local submission = require "submission"
 local text = require "text"
-
-local function add_certificates(pile, bytes, source)
-  local list, message, code = cert.parse(bytes)
-  if not list then return nil, ("'%s': %s"):format(source, message), code end
-  table.move(list, 1, #list, #pile + 1, pile)
-  return pile
-end
-
-local function from_files(paths)
-  local pile = {}
-  for _, path in ipairs(paths) do
-    local bytes <close>, message, code = file.secret(path) -- some send the key along
-    if not bytes then return nil, message, code end
-    local ok
-    ok, message, code = add_certificates(pile, bytes, path)
-    if not ok then return nil, message, code end
-  end
-  return pile
-end
+local unpacking = require "unpacking"
 
 local function from_ca(context, row)
   local bytes, message, code = submission.collect(context, row)
   if not bytes then return nil, message, code end
-  return add_certificates({}, bytes, "the answer of " .. row.ca)
+  return unpacking.add(unpacking.pile(), bytes, "the answer of " .. row.ca)
+end
+
+local function from_files(args)
+  local password, message, code = unpacking.password(args.password_file)
+  if password == nil then return nil, message, code end
+  return unpacking.files(args.file, { password = password or nil })
 end
 
 local function cure(warning)
   return warning.code == "untrusted" and "; if clients trust its root, name that in 'anchors' of config.lua; a missing "
     .. "link of the chain goes into a further --file; then complete-request again" or ""
+end
+
+-- The request that is named, if it can be completed, or was.
+local function named(db, word)
+  local row, message, code = object.find(db, word)
+  if not row then return nil, message, code end
+  if row.state == "completed" or flow.holds(completion.from, row.state) then return row end
+  return nil, ("cannot complete %d: it was %s"):format(row.id, row.state), "mismatch"
 end
 
 return {
@@ -46,8 +40,8 @@ return {
   to = "completed",
   options = {
     { "id", "the request; without it, it is found by its key", argument = "ID", optional = true },
-    { "--file", "what the CA sent (repeat; - is standard input)", argument = "FILE", many = true },
-    { "--password-file", "for encrypted files, which are not supported yet", argument = "FILE" },
+    { "--file", "what the CA sent, in any form (repeat; - is standard input)", argument = "FILE", many = true },
+    { "--password-file", "its first line is the password of a PKCS #12", argument = "FILE" },
   },
   notes = [[
 Without --file the request's CA is asked: exit status 3 while it has not
@@ -56,26 +50,19 @@ issued.  For example:
   text = object.text,
 
   run = function(args, context)
-    if args.password_file then
-      return nil, "--password-file is not supported yet: FILE holds certificates in PEM or DER, which have no password",
-        "unsupported", 2
-    end
     local db, message, code = context:write()
     if not db then return nil, message, code end
     local row
     if args.id then
-      row, message, code = object.find(db, args.id)
+      row, message, code = named(db, args.id)
       if not row then return nil, message, code end
       if row.state == "completed" and #args.file == 0 then return object.fields(context, row) end
-      if row.state ~= "completed" and not flow.holds(completion.from, row.state) then
-        return nil, ("cannot complete %d: it was %s"):format(row.id, row.state), "mismatch"
-      end
     elseif #args.file == 0 then
       return nil, "complete-request needs an ID, or --file FILE", "usage"
     end
     local pile
     if #args.file > 0 then
-      pile, message, code = from_files(args.file)
+      pile, message, code = from_files(args)
     else
       pile, message, code = from_ca(context, row)
     end
@@ -84,11 +71,14 @@ issued.  For example:
       return nil, message, code
     end
     local leaf, found
-    leaf, found, code = completion.match(db, pile, row)
+    leaf, found, code = completion.match(db, pile.certificates, row)
+    if not leaf and pile.key and code == "mismatch" then
+      found = found .. "\nit came with a key of its own: certwright import FILE takes in both"
+    end
     if not leaf then return nil, found, code end
     local ok
     ok, message, code = flow.locked(context, found.id, function()
-      return completion.complete(context, found, leaf, pile)
+      return completion.complete(context, found, leaf, pile.certificates)
     end)
     if not ok then return nil, message, code end
     if context.dry_run then

@@ -360,6 +360,16 @@ describe("core.request", function()
       end
     end)
 
+    it("reads UTF-16 of either order, with or without a mark, and base64 without armour", function()
+      local wide = assert(request.create { key = assert(key.generate "ec:P-256"), subject = { CN = "wide.test" } })
+      local text = wide:pem()
+      local low, high = text:gsub("[%s%S]", "%0\0"), text:gsub("[%s%S]", "\0%0")
+      for i, bytes in ipairs { low, high, "\xFF\xFE" .. low, "\xFE\xFF" .. high, "\xEF\xBB\xBF" .. text,
+        text:match "%-\n(.-)\n%-", (text:gsub("CERTIFICATE REQUEST", "NEW %0")), "Hello\r\n" .. text:gsub("\n", "\r\n") } do
+        assert.equal(wide:der(), assert(request.parse(bytes)):der(), "form " .. i)
+      end
+    end)
+
     it("refuses more than 1 MiB", function()
       local parsed, message, code = request.parse((" "):rep(1024 * 1024 + 1))
       assert.is_nil(parsed)

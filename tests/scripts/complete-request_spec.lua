@@ -80,6 +80,63 @@ describe("complete-request", function()
       assert.equal(desk:read(outside .. "/cert.pem"), select(2, desk:kept(second))) -- without its root
     end)
 
+    describe("what a CA sends by mail, twice, and the chain is whole:", function()
+      -- Each makes files of a leaf and its issuer, and gives the words that name them.
+      local forms = {
+        ["the leaf alone, its issuer in another file"] = function(leaf) return leaf, outside .. "/cert.pem" end,
+        ["PEM in wrong order with text and CRLF"] = function(leaf)
+          return desk:write("mail.txt", ("Dear customer,\n\n" .. desk:read(desk.root .. "/cert.pem") .. "Issuer:\n"
+            .. desk:read(outside .. "/cert.pem") .. "You:\n" .. desk:read(leaf)):gsub("\n", "\r\n"), "644")
+        end,
+        ["DER"] = function(leaf)
+          return desk:write("leaf.cer", desk:openssl("x509", "-in", leaf, "-outform", "DER")),
+            desk:write("issuer.cer", desk:openssl("x509", "-in", outside .. "/cert.pem", "-outform", "DER"))
+        end,
+        ["PKCS #7 in PEM"] = function(leaf)
+          return desk:write("reply.p7b", desk:openssl("crl2pkcs7", "-nocrl", "-certfile", outside .. "/cert.pem",
+            "-certfile", leaf))
+        end,
+        ["PKCS #7 in DER, as UTF-16 in a file of the other name"] = function(leaf)
+          local text = desk:openssl("crl2pkcs7", "-nocrl", "-certfile", outside .. "/cert.pem", "-certfile", leaf,
+            "-outform", "DER")
+          return desk:write("reply.pem", text)
+        end,
+        ["UTF-16 without a mark"] = function(leaf)
+          return desk:write("reply.txt", ((desk:read(leaf) .. desk:read(outside .. "/cert.pem")):gsub("[%s%S]", "%0\0")))
+        end,
+        ["base64 without armour"] = function(leaf)
+          return desk:write("reply.txt", desk:read(leaf):match "%-\n(.-)\n%-"), outside .. "/cert.pem"
+        end,
+        ["PKCS #12"] = function(leaf)
+          os.remove(desk.path .. "/reply.p12")
+          desk:openssl("pkcs12", "-export", "-nokeys", "-in", leaf, "-certfile", outside .. "/cert.pem", "-passout",
+            "pass:from the CA", "-out", desk.path .. "/reply.p12")
+          return desk.path .. "/reply.p12"
+        end,
+        ["a ZIP of both"] = function(leaf)
+          os.remove(desk.path .. "/reply.zip")
+          local issuer = desk:write("zip/issuer.crt", desk:read(outside .. "/cert.pem"))
+          assert(require("core.process").run { "zip", "-q", "-j", desk.path .. "/reply.zip", issuer, leaf })
+          return desk.path .. "/reply.zip"
+        end,
+      }
+      for form, make in pairs(forms) do
+        it(form, function()
+          local _, _, request = desk:ask("--domain", "a.test")
+          local leaf, words = desk:sign(request), { "--password-file", desk:write("password", "from the CA\n") }
+          for _, path in ipairs { make(leaf) } do
+            table.move({ "--file", path }, 1, 2, #words + 1, words)
+          end
+          local first = desk:done("complete-request", table.unpack(words))
+          completed_with(leaf, first)
+          assert.is_true(desk:verifies(1, desk.root .. "/cert.pem", "a.test"))
+          local before = desk:snapshot()
+          assert.same(first, (desk:done("complete-request", table.unpack(words))))
+          assert.is_true(before == desk:snapshot())
+        end)
+      end
+    end)
+
     it("a certificate for a request that was never submitted, as well as one that was", function()
       local id, _, request = desk:ask("--domain", "a.test")
       desk:waits("submit-request", id)
@@ -118,6 +175,47 @@ describe("complete-request", function()
       local id, _, request = desk:ask("--domain", "a.test", "--domain", "2001:db8:0:0::1")
       local object = desk:done("complete-request", id, "--file", desk:sign(request), "--file", outside .. "/cert.pem")
       assert.same({ {}, "Valid" }, { object.warnings, object.status })
+    end)
+
+    -- The messages of all warnings but that nobody trusts it.
+    local function warned(options)
+      local id, _, request = desk:ask("--domain", options.domain or "a.test", "--key", options.key or "ec:P-256")
+      local object = desk:done("complete-request", id, "--file", desk:sign(request, options), "--file",
+        outside .. "/cert.pem")
+      local messages = {}
+      for _, warning in ipairs(object.warnings) do
+        if not warning.message:find "^no trusted issuer" then messages[#messages + 1] = warning.message end
+      end
+      return messages
+    end
+
+    it("a key usage that is missing, more, or not a server's", function()
+      assert.same({ "key usage asked for but not in the certificate: keyEncipherment",
+        "key usage in the certificate but not asked for: nonRepudiation" },
+        warned { names = { "a.test" }, key = "rsa:2048",
+          extensions = "keyUsage = critical, digitalSignature, nonRepudiation" })
+      assert.same({ "key usage asked for but not in the certificate: digitalSignature",
+        "key usage in the certificate but not asked for: keyEncipherment",
+        "not for servers: its key usage is keyEncipherment, without digitalSignature" },
+        warned { names = { "a.test" }, extensions = "keyUsage = critical, keyEncipherment" })
+      assert.same({}, warned { names = { "a.test" }, extensions = "extendedKeyUsage = serverAuth" })
+    end)
+
+    it("a validity of over 398 days for a public name, or of less than 5 days", function()
+      assert.same({}, warned { domain = "mail.contoso.com", from = -1, to = 397 })
+      assert.same({ "valid for 400 days: clients refuse more than 398 for public names such as mail.contoso.com" },
+        warned { domain = "mail.contoso.com", from = -1, to = 399 })
+      assert.same({}, warned { domain = "mail.corp.internal", from = -1, to = 900 })
+      assert.same({}, warned { domain = "192.0.2.7", from = -1, to = 900 })
+      local messages = warned { from = -1, to = 2 }
+      assert.same({ "unusually short: it is valid for 3 days only, until TIME" }, { desk:shown(messages[1]),
+        messages[2] })
+      assert.matches("^unusually short: it is valid for 12 hours only", warned({ from = -0.25, to = 0.25 })[1])
+    end)
+
+    it("a weak signature", function()
+      assert.same({ "'a.test' has a weak signature, which clients refuse: ecdsa-with-SHA1" },
+        warned { digest = "sha1" })
     end)
 
     it("that nobody here trusts it", function()
@@ -175,6 +273,45 @@ describe("complete-request", function()
       local value = json.decode(desk:run("--json", "complete-request", "--file", other .. "/cert.pem").stdout)
       assert.equal("mismatch", value.error.code)
       assert.is_true(before == desk:snapshot())
+    end)
+
+    it("a PKCS #12 without its password, or with a wrong one", function()
+      desk:openssl("pkcs12", "-export", "-nokeys", "-in", desk:sign(request), "-passout", "pass:secret", "-out",
+        desk.path .. "/denied.p12")
+      local path = desk.path .. "/denied.p12"
+      refuses("denied", "'LAB/denied.p12': cannot read the PKCS #12: no password was given; give it with "
+        .. "--password-file FILE", path)
+      desk:refuses(1, "denied", "'LAB/denied.p12': cannot read the PKCS #12: wrong password", "complete-request",
+        "--file", path, "--password-file", desk:write("wrong", "Secret\n"))
+      desk:refuses(1, "missing", "cannot read 'LAB/none': No such file or directory", "complete-request",
+        "--file", path, "--password-file", desk.path .. "/none")
+      assert.is_true(before == desk:snapshot())
+    end)
+
+    it("a certificate that came with a key of its own, and says how to take both", function()
+      local other = desk.lab:certificate { names = { "a.test" }, ca = outside }
+      desk:openssl("pkcs12", "-export", "-inkey", other .. "/key.pem", "-in", other .. "/cert.pem", "-passout", "pass:",
+        "-out", desk.path .. "/own.p12")
+      local result = desk:run("complete-request", "--file", desk.path .. "/own.p12")
+      assert.equal(1, result.status)
+      assert.matches("\nit came with a key of its own: certwright import FILE takes in both\n$", result.stderr)
+      assert.is_true(before == desk:snapshot())
+    end)
+
+    it("the request itself, for the certificate", function()
+      refuses("parse", "'STATE/requests/1.csr': no certificate is there, only a request", request)
+    end)
+
+    it("more than a reader takes, naming the limit", function()
+      refuses("limit", "cannot read 'LAB/huge': more than 16777216 bytes", desk:write("huge",
+        ("x"):rep(16 * 1024 * 1024 + 1)))
+      os.remove(desk.path .. "/huge")
+      refuses("limit", "'LAB/many.pem': cannot read certificates: more than 100 of them", desk:write("many.pem",
+        desk:read(outside .. "/cert.pem"):rep(101)))
+      desk:openssl("pkcs12", "-export", "-nokeys", "-in", desk:sign(request), "-passout", "pass:x", "-iter", "2100000",
+        "-out", desk.path .. "/slow.p12")
+      refuses("limit", "'LAB/slow.p12': cannot read the PKCS #12: its iteration counts would take over 2 seconds",
+        desk.path .. "/slow.p12")
     end)
 
     it("what is no certificate, is empty or is not there", function()
@@ -245,11 +382,6 @@ describe("complete-request", function()
     assert.is_true(desk:verifies(1, desk.root .. "/cert.pem", "a.test"))
     assert.is_truthy(desk:run("complete-request", id, "--file", path).stderr:find(
       "\nnext: certwright assign-services 1 --services LIST\n", 1, true))
-  end)
-
-  it("refuses a password, which nothing here has", function()
-    desk:refuses(2, "unsupported", "--password-file is not supported yet: FILE holds certificates in PEM or DER, which "
-      .. "have no password", "complete-request", "--file", "x.pem", "--password-file", "y")
   end)
 
   describe("without a file", function()

@@ -217,7 +217,7 @@ default_ca = outside
 database = %s/index
 new_certs_dir = %s
 rand_serial = yes
-default_md = sha256
+default_md = %s
 policy = any
 unique_subject = no
 copy_extensions = %s
@@ -238,7 +238,8 @@ authorityKeyIdentifier = keyid
 
 --- What the CA outside makes of a request file: the path of the certificate.
 -- @param options { from =, to = days from now (-1, 90), is_ca = true, names = other
---   names than were asked for, extensions = lines of openssl's configuration }
+--   names than were asked for, extensions = lines of openssl's configuration,
+--   digest = "sha1" }
 function Desk:sign(request, options)
   options = options or {}
   local ca, folder = self:outside(), self.lab:folder "signed"
@@ -248,7 +249,7 @@ function Desk:sign(request, options)
   end
   local config = folder .. "/ca.cnf"
   assert(file.write(folder .. "/index", ""))
-  assert(file.write(config, signing:format(folder, folder, (options.names or options.extensions) and "none" or "copy",
+  assert(file.write(config, signing:format(folder, folder, options.digest or "sha256", (options.names or options.extensions) and "none" or "copy",
     options.is_ca and "true" or "false", extensions)))
   local function date(days)
     return os.date("!%Y%m%d%H%M%SZ", os.time() + math.floor(days * 86400))

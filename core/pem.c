@@ -1,0 +1,219 @@
+/*
+ * pem.c: the forms in which DER comes as text: PEM blocks (RFC 7468), UTF-16 of
+ * either order, base64 without armour; and what DER is, by its shape.
+ *
+ * What is read may be a private key: copies are secrets, cleansed when freed.
+ */
+#include "cert.h"
+
+#include <openssl/err.h>
+#include <string.h>
+
+/* 1: UTF-16 with the low byte first, 2: with the high one, 0: something else.
+ * ASCII without a mark is known by its zeros. */
+static int wide(const char *s, size_t length) {
+  if (length < 4 || length % 2 != 0)
+    return 0;
+  if (memcmp(s, "\xFF\xFE", 2) == 0 ||
+      (s[0] > 0 && s[1] == 0 && s[2] > 0 && s[3] == 0))
+    return 1;
+  return memcmp(s, "\xFE\xFF", 2) == 0 ||
+                 (s[0] == 0 && s[1] > 0 && s[2] == 0 && s[3] > 0)
+             ? 2
+             : 0;
+}
+
+/* Writes ASCII for UTF-16; "?" for everything else, 0 included. */
+static void narrow(char *out, const char *s, size_t count, int order) {
+  size_t i;
+  for (i = 0; i < count; i++) {
+    char low = s[2 * i + (order == 1 ? 0 : 1)];
+    char high = s[2 * i + (order == 1 ? 1 : 0)];
+    out[i] = high == 0 && low > 0 ? low : '?';
+  }
+}
+
+static bool decode(const char *text, size_t length, unsigned char *der,
+                   size_t *size) {
+  EVP_ENCODE_CTX *context = EVP_ENCODE_CTX_new();
+  int done = 0, rest = 0;
+  bool good = context != NULL;
+  if (good) {
+    EVP_DecodeInit(context);
+    good = EVP_DecodeUpdate(context, der, &done, (const unsigned char *)text,
+                            (int)length) >= 0 &&
+           EVP_DecodeFinal(context, der + done, &rest) == 1;
+  }
+  EVP_ENCODE_CTX_free(context);
+  *size = (size_t)(done + rest);
+  return good;
+}
+
+/* Whether it is nothing but base64, of something that begins as DER does. */
+static bool bare(const char *s, size_t length) {
+  static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrs"
+                                 "tuvwxyz0123456789+/= \t\r\n";
+  size_t i = 0;
+  while (i < length && strchr(" \t\r\n", s[i]) != NULL && s[i] != '\0')
+    i++;
+  if (length - i < 16 || s[i] != 'M')
+    return false;
+  while (i < length && s[i] != '\0' && strchr(alphabet, s[i]) != NULL)
+    i++;
+  return i == length;
+}
+
+const char *core_push_plain(lua_State *L, int index, size_t *length) {
+  const char *bytes = core_check_bytes(L, index, length);
+  core_secret *box;
+  int order = wide(bytes, *length);
+  if (*length >= 3 && memcmp(bytes, "\xEF\xBB\xBF", 3) == 0) {
+    *length -= 3;
+    bytes += 3;
+  }
+  lua_pushnil(L);
+  if (order != 0) {
+    box = core_secret_new(L, *length / 2);
+    narrow(box->bytes, bytes, *length / 2, order);
+    *length = box->length = *length / 2;
+    bytes = box->bytes;
+    if (*bytes == '?') { /* the byte order mark */
+      *length -= 1;
+      bytes++;
+    }
+    lua_replace(L, -2);
+  }
+  if (*length <= CORE_BUNDLE_LIMIT && bare(bytes, *length)) {
+    box = core_secret_new(L, *length + 3);
+    if (decode(bytes, *length, (unsigned char *)box->bytes, &box->length)) {
+      *length = box->length;
+      bytes = box->bytes;
+      lua_replace(L, -2); /* what is plain below it may go: it was read */
+    } else {
+      lua_pop(L, 1);
+    }
+  }
+  return bytes;
+}
+
+bool core_next_block(const char **at, const char *end, const char **label,
+                     size_t *length) {
+  static const char begin[] = "-----BEGIN ";
+  while ((*at = memmem(*at, (size_t)(end - *at), begin, sizeof begin - 1)) !=
+         NULL) {
+    const char *stop;
+    *label = *at += sizeof begin - 1;
+    stop = memmem(*at, (size_t)(end - *at), "-----", 5);
+    if (stop != NULL && memchr(*at, '\n', (size_t)(stop - *at)) == NULL) {
+      *length = (size_t)(stop - *at);
+      *at = stop + 5;
+      return true;
+    }
+  }
+  return false;
+}
+
+const char *core_read_block(const char *body, const char *end,
+                            const char *label, size_t length,
+                            unsigned char *der, size_t *size) {
+  const char *stop = memmem(body, (size_t)(end - body), "-----", 5);
+  if (stop == NULL || (size_t)(end - stop) < length + 14 ||
+      strncmp(stop, "-----END ", 9) != 0 ||
+      strncmp(stop + 9, label, length) != 0 ||
+      strncmp(stop + 9 + length, "-----", 5) != 0)
+    return "its END line is missing";
+  return decode(body, (size_t)(stop - body), der, size) ? NULL : "bad base64";
+}
+
+void core_push_pem(lua_State *L, const char *kind, const unsigned char *der,
+                   size_t length) {
+  char line[65];
+  luaL_Buffer buffer;
+  luaL_buffinit(L, &buffer);
+  lua_pushfstring(L, "-----BEGIN %s-----\n", kind);
+  luaL_addvalue(&buffer);
+  while (length > 0) {
+    size_t n = length < 48 ? length : 48;
+    EVP_EncodeBlock((unsigned char *)line, der, (int)n);
+    luaL_addstring(&buffer, line);
+    luaL_addchar(&buffer, '\n');
+    der += n;
+    length -= n;
+  }
+  lua_pushfstring(L, "-----END %s-----\n", kind);
+  luaL_addvalue(&buffer);
+  luaL_pushresult(&buffer);
+}
+
+const char *core_shape(const unsigned char *der, size_t size) {
+  struct cert_span rest = {der, der + size}, inside, first;
+  long length;
+  int tag, class;
+  int flags = ASN1_get_object(&rest.at, &length, &tag, &class, (long)size);
+  ERR_clear_error();
+  if ((flags & 0x80) != 0 || tag != V_ASN1_SEQUENCE || class != 0)
+    return NULL;
+  tag = cert_take(&rest, &inside);
+  if (tag == V_ASN1_OBJECT)
+    return "pkcs7";
+  if (tag == V_ASN1_INTEGER)
+    return inside.end - inside.at == 1 && *inside.at == 3 ? "pkcs12" : "key";
+  tag = tag == V_ASN1_SEQUENCE ? cert_take(&inside, &first) : -1;
+  if (tag == V_ASN1_OBJECT) /* the algorithm that it is encrypted with */
+    return "key";
+  if (tag == V_ASN1_INTEGER && cert_take(&inside, &rest) == V_ASN1_SEQUENCE &&
+      cert_take(&rest, &first) != V_ASN1_OBJECT) /* a subject, no algorithm */
+    return "request";
+  return tag >= 0 ? "certificate" : NULL;
+}
+
+const char *core_block_shape(const char *at, const char *end, const char *label,
+                             size_t length, unsigned char *der) {
+  static const char key[] = "PRIVATE KEY";
+  const char *found = NULL;
+  size_t size;
+  if (length >= 11 && strncmp(label + length - 11, key, 11) == 0)
+    return "key";
+  if (core_read_block(at, end, label, length, der, &size) == NULL)
+    found = core_shape(der, size);
+  if (found == NULL && length >= 11 &&
+      strncmp(label + length - 11, "CERTIFICATE", 11) == 0)
+    return "certificate"; /* whose reader says what is wrong with it */
+  return found;
+}
+
+/*
+ * bundle.kinds(bytes) -> { certificate =, request =, key =, pkcs7 =, pkcs12 =
+ *   other = true where there is one, zip = bytes } | nil, message, "limit"
+ * What DER is, or the blocks of a PEM text are, by their shape; empty when it
+ * is neither.  A ZIP, which is no key, is handed over.  A string or a secret of
+ * at most 16 MiB.
+ */
+int core_kinds(lua_State *L) {
+  size_t length, size;
+  const char *at = core_check_bytes(L, 1, &length), *end, *label;
+  const char *kind;
+  unsigned char *der;
+  if (length > CORE_BUNDLE_LIMIT)
+    return core_fail(L, "limit", "cannot read it: more than 16 MiB");
+  at = core_push_plain(L, 1, &length);
+  end = at + length;
+  kind = core_shape((const unsigned char *)at, length);
+  der = kind == NULL ? lua_newuserdatauv(L, length + 3, 0) : NULL;
+  lua_newtable(L);
+  if (length > 4 && memcmp(at, "PK\3\4", 4) == 0) {
+    lua_pushlstring(L, at, length);
+    lua_setfield(L, -2, "zip");
+    return 1;
+  }
+  while (kind != NULL || core_next_block(&at, end, &label, &size)) {
+    if (der != NULL)
+      kind = core_block_shape(at, end, label, size, der);
+    lua_pushboolean(L, 1);
+    lua_setfield(L, -2, kind != NULL ? kind : "other");
+    if (der == NULL)
+      break;
+    kind = NULL;
+  }
+  return 1;
+}

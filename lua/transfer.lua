@@ -1,0 +1,183 @@
+-- transfer.lua: certificates that come from elsewhere with their key, and those
+-- that go elsewhere.
+
+local appraisal = require "appraisal"
+local bundle = require "core.bundle"
+local cert = require "core.cert"
+local certificates = require "certificates"
+local completion = require "completion"
+local file = require "core.file"
+local flow = require "flow"
+local key = require "core.key"
+local names = require "names"
+local request = require "request"
+local text = require "text"
+
+local M = {}
+
+-- The certificate that is meant: that of the key, else the leaf of the pile.
+local function leaf_of(pile)
+  if pile.key then
+    for _, certificate in ipairs(pile.certificates) do
+      if certificate:matches(pile.key) then return certificate end
+    end
+    return nil, ("the key (%s) is that of no certificate here"):format(pile.key:fingerprint():sub(1, 16)), "mismatch"
+  end
+  local chain, message, code = cert.chain(pile.certificates)
+  if not chain then return nil, message, code end
+  return chain[1]
+end
+
+-- A pending request whose key is here must be completed: its key would be lost.
+local function refuse_pending(db, leaf)
+  local rows, message, code = certificates.with_key(db, leaf:public_key())
+  if not rows then return nil, message, code end
+  for _, row in ipairs(rows) do
+    if flow.holds(completion.from, row.state) then
+      return nil, ("request %d waits for this certificate; complete it with: certwright complete-request %d "
+        .. "--file FILE"):format(row.id, row.id), "exists"
+    end
+  end
+  return true
+end
+
+-- The first of these that may be a friendly name.
+local function suggest(...)
+  for i = 1, select("#", ...) do
+    local name = select(i, ...)
+    if name and names.friendly(name) then return name end
+  end
+  return "imported certificate"
+end
+
+-- The object that has this certificate already, or false.
+local function find(db, leaf)
+  local rows, message, code = certificates.with_fingerprint(db, leaf:fingerprint())
+  if not rows then return nil, message, code end
+  return rows[1] or false
+end
+
+-- Gives an object that came without its key the key.
+local function add_key(context, row, secret, exportable)
+  return flow.locked(context, row.id, function()
+    return context.db:transaction(function()
+      local ok, message, code = certificates.set(context.db, row.id,
+        { has_private_key = true, exportable = exportable })
+      if ok then ok, message, code = certificates.record(context.db, row.id, context:who(), "imported its key") end
+      if ok then ok, message, code = secret:save(context:path("keys", row.id .. ".pem")) end
+      if not ok then return nil, message, code end
+      return row.id
+    end)
+  end)
+end
+
+local function add_object(context, leaf, pile, args)
+  local chain, message, code = completion.chain(context, leaf, pile.certificates)
+  if not chain then return nil, message, code end
+  local columns, domains
+  columns, domains, code = completion.columns(context, chain)
+  if not columns then return nil, domains, code end
+  local fields = leaf:fields()
+  columns.state, columns.key, columns.public_key = "completed", fields.key, fields.public_key
+  columns.self_signed = fields.self_issued
+  columns.has_private_key, columns.exportable = pile.key ~= nil, pile.key ~= nil and args.exportable or false
+  columns.warnings = completion.warnings(columns, appraisal.doubts(chain))
+  return flow.create(context, columns, domains, function(row)
+    local draft = { friendly_name = args.name or suggest(pile.friendly_name, fields.common_name, domains[1]) }
+    local ok, why, what = request.name(context, draft, args)
+    if not ok then return nil, why, what end
+    row.friendly_name = draft.friendly_name
+    return true
+  end, function(id)
+    local path = context:path("keys", id .. ".pem")
+    if pile.key and file.stat(path) then file.remove(path) end -- left by a crash before its row was there
+    if not pile.key then return true end
+    return pile.key:save(path)
+  end)
+end
+
+--- Takes in a certificate, with its key where there is one. One that is here
+-- already stays as it is, but for a key that it had not.
+-- @param pile as unpacking.files returns it
+-- @param args { name =, exportable = }
+-- @return id (0 in a dry run), leaf | nil, message, code
+function M.import(context, pile, args)
+  local leaf, message, code = leaf_of(pile)
+  if not leaf then return nil, message, code end
+  local ok
+  ok, message, code = completion.refuse_ca(leaf:fields())
+  if ok and args.name then ok, message, code = names.friendly(args.name) end
+  if ok then ok, message, code = refuse_pending(context.db, leaf) end
+  if not ok then return nil, message, code end
+  local row
+  row, message, code = find(context.db, leaf)
+  if row == nil then return nil, message, code end
+  local id
+  if context.dry_run then
+    id = row and row.id or 0
+  elseif row and (row.has_private_key or not pile.key) then
+    id = row.id
+  elseif row then
+    id, message, code = add_key(context, row, pile.key, args.exportable or false)
+  else
+    id, message, code = add_object(context, leaf, pile, args)
+  end
+  if not id then return nil, message, code end
+  return id, leaf
+end
+
+-- What a pending object has: its request.
+local function export_request(context, row, form)
+  if form ~= "pem" and form ~= "der" then
+    return nil, ("%d has no certificate, it is %s: its request can be exported as pem or der"):format(row.id,
+      row.state), "mismatch"
+  end
+  local bytes, message, code = file.read(context:path("requests", row.id .. ".csr"))
+  if not bytes then return nil, message, code end
+  local parsed
+  parsed, message, code = require("core.request").parse(bytes)
+  if not parsed then return nil, message, code end
+  return form == "der" and parsed:der() or parsed:pem()
+end
+
+local function export_pfx(context, row, chain, options)
+  if not row.has_private_key then
+    return nil, ("cannot export %d as pfx: its key is not here"):format(row.id), "missing"
+  elseif not row.exportable then
+    return nil, ("cannot export %d as pfx: its key is not exportable; it was not made or imported with --exportable")
+      :format(row.id), "denied"
+  end
+  local secret <close>, message, code = key.open(context:path("keys", row.id .. ".pem"))
+  if not secret then return nil, message, code end
+  return bundle.write_pkcs12 {
+    certificates = chain, key = secret, name = row.friendly_name, password = options.password, form = options.pfx,
+  }
+end
+
+--- What goes out: the certificate and its chain, in a form; only "pfx" holds
+-- the key. Of an object without a certificate: its request.
+-- @param options { form = "pem" | "der" | "p7b" | "pfx", password = core.secret,
+--   pfx = "modern" | "legacy" }
+-- @return bytes | nil, message, "denied" | "mismatch" | "missing" | ...
+function M.export(context, row, options)
+  if row.state ~= "completed" then return export_request(context, row, options.form) end
+  local chain, message, code = cert.parse(row.certificate .. (row.chain or ""))
+  if not chain then return nil, message, code end
+  if options.form == "pem" then return row.certificate .. (row.chain or "") end
+  if options.form == "der" then return chain[1]:der() end
+  if options.form == "p7b" then return bundle.write_pkcs7(chain) end
+  return export_pfx(context, row, chain, options)
+end
+
+--- Writes what was exported; a file that is there needs --yes.
+-- @return true | nil, message, "exists" | ...
+function M.write(context, path, bytes, is_secret)
+  local ok, message, code = file.write(path, bytes,
+    { mode = is_secret and 384 or 420, exclusive = not context.yes }) -- 0600, 0644
+  if not ok and code == "exists" and not context.yes then
+    message = ("'%s' exists already; say --yes to replace it"):format(text.escape(path))
+  end
+  return ok, message, code
+end
+
+return M
