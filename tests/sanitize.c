@@ -9,7 +9,10 @@
 
 const char *__asan_default_options(void);
 const char *__ubsan_default_options(void);
+const char *__lsan_default_options(void);
+const char *__lsan_default_suppressions(void);
 int __lsan_is_turned_off(void);
+int dlclose(void *library);
 /* The linker's --wrap (see Makefile) gives these the calls of our own code. */
 lua_State *__real_luaL_newstate(void);
 lua_State *__wrap_luaL_newstate(void);
@@ -32,6 +35,16 @@ const char *__ubsan_default_options(void) {
   return "print_stacktrace=1:exitcode=86";
 }
 
+const char *__lsan_default_options(void) {
+  return "print_suppressions=0";
+}
+
+/* Readline hands a line to its handler, which has to free it; lua-readline 3.2
+ * does not.  (The stack ends within readline, which has no frame pointers.) */
+const char *__lsan_default_suppressions(void) {
+  return "leak:libreadline.so";
+}
+
 /* Under strace: LeakSanitizer is a tracer itself, and there can be but one. */
 int __lsan_is_turned_off(void) {
   FILE *status = fopen("/proc/self/status", "re");
@@ -43,6 +56,14 @@ int __lsan_is_turned_off(void) {
   if (status != NULL)
     fclose(status);
   return tracer != 0;
+}
+
+/* Libraries stay where they are, as the last thing that lua_close does would be
+ * to unload readline: what it and ncurses keep as long as the program lives
+ * would count as leaks, since their globals are gone. */
+int dlclose(void *library) {
+  (void)library;
+  return 0;
 }
 
 /* The collector begins a cycle as soon as one has ended, and works ten times as
