@@ -63,13 +63,18 @@ function Terminal:expect(pattern, seconds)
   end
 end
 
---- Waits until the program has ended; its exit status.
+--- Waits until the program has ended.
+-- tmux 3.3 closes the terminal before it knows the status, and sometimes misses
+-- its child's signal: the end of another child makes it look again.
+-- @return its exit status; the number of the signal that killed it, negative
 function Terminal:ended(seconds)
   local deadline = host.clock() + (seconds or 10)
   repeat
-    local dead, status = tmux(self, "display-message", "-p", "#{pane_dead} #{pane_dead_status}").stdout
-      :match "^(%d) (%d*)"
-    if dead == "1" then return tonumber(status) end
+    local dead, status, signal = tmux(self, "display-message", "-p",
+      "#{pane_dead}|#{pane_dead_status}|#{pane_dead_signal}").stdout:match "^(%d)|(%d*)|(%d*)"
+    if status ~= "" then return tonumber(status) end
+    if signal ~= "" then return -tonumber(signal) end
+    if dead == "1" then tmux(self, "run-shell", "true") end
     host.sleep(0.03)
   until host.clock() > deadline
   error("still running:\n" .. self:screen(), 2)
