@@ -109,6 +109,27 @@ describe("the corpus", function()
     came(by_file, "parse", "^key/encrypted_unknown%.%l+$")
   end)
 
+  it("is read by bundle.pkcs7, or refused, within 5 s and 256 MiB", function()
+    local by_file = read "pkcs7"
+    for _, name in ipairs { "whole%.%l+", "crlf%.pem", "mark%.pem", "utf%-16le%.pem", "endless%.der", "many%.der" } do
+      came(by_file, "read", "^pkcs7/" .. name .. "$")
+    end
+    came(by_file, "limit", "^pkcs7/too_many%.der$")
+    came(by_file, "limit", "^pkcs7/thousands%.der$")
+    came(by_file, "parse", "^pkcs7/cut%-%d%.der$")
+    came(by_file, "parse", "^pkcs12/")
+  end)
+
+  it("is read by bundle.pkcs12, or refused, within 5 s and 256 MiB", function()
+    local by_file = read "pkcs12"
+    for _, name in ipairs { "no_mac", "plain_key", "nested" } do came(by_file, "read", "^pkcs12/" .. name .. "%.der$") end
+    for _, name in ipairs { "absurd_%w+", "absurd_mac_giant", "count_negative", "too_many", "thousands" } do
+      came(by_file, "limit", "^pkcs12/" .. name .. "%.der$")
+    end
+    came(by_file, "denied", "^pkcs12/encrypted%.der$")
+    came(by_file, "parse", "^pkcs7/")
+  end)
+
   it("refuses absurd iteration counts with the code limit, whether or not there is a password", function()
     for _, reader in ipairs { "key", "sealed_key" } do came(read(reader), "limit", "^key/absurd_pbkdf2") end
   end)

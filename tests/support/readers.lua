@@ -4,6 +4,7 @@
 -- its promises, or it raises.  The corpus (tests/corpus) and the fuzz targets
 -- (tests/fuzz) share them.
 
+local bundle = require "core.bundle"
 local cert = require "core.cert"
 local key = require "core.key"
 local request = require "core.request"
@@ -110,11 +111,43 @@ function M.key(bytes) return read_key(bytes) end
 --- Private keys, with a password: what is encrypted is decrypted.
 function M.sealed_key(bytes) return read_key(bytes, "password") end
 
+--- The certificates in PKCS #7.
+function M.pkcs7(bytes)
+  local all, message, code = bundle.pkcs7(bytes)
+  if not all then return refused(all, message, code) end
+  assert(#all > 0 and #all <= 100)
+  use_certificates(all, "")
+  assert(#bundle.pkcs7(bundle.write_pkcs7(all)) == #all, "not the same when it is read again")
+end
+
+-- What was in a PKCS #12: its key is where there was one.
+local function use_bundle(what)
+  check_text { what.friendly_name or "" }
+  assert(#what.certificates <= 100)
+  for _, one in ipairs(what.certificates) do use_certificate(one) end
+  if what.key then
+    check_text { what.key:type(), what.key:fingerprint(), tostring(what.key) }
+    what.key:close()
+  end
+end
+
+--- PKCS #12, with the password that its maker had, and with none.
+function M.pkcs12(bytes)
+  local code
+  for _, password in ipairs { "password", false } do
+    local what, message, why = bundle.pkcs12(bytes, password or nil)
+    if what then use_bundle(what) else code = refused(what, message, why) end
+    if what then return end
+  end
+  return code
+end
+
 --- A file with everything in it: each reader takes what is its own.
 function M.pile(bytes)
   M.certificate(bytes)
   M.request(bytes)
   M.key(bytes)
+  M.pkcs7(bytes)
 end
 
 return M
