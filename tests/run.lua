@@ -1,20 +1,25 @@
 -- Runs the specs with busted inside the program, where core.* is:
---   ./certwright tests/run.lua [--filter PATTERN] [--shuffle[=SEED]] [--verbose] [FILE or FOLDER...]
--- Without files: all of tests/, in the order of their names.  The last line
--- is "N passed, N failed"; exit status 1 when anything failed or nothing ran.
+--   ./certwright tests/run.lua [--filter PATTERN] [--shuffle[=SEED]] [--verbose] [--jobs N] [FILE or FOLDER...]
+-- Without files: all of tests/.  Each file has a process of its own, as many
+-- at once as there are processors (tests/support/jobs.lua); a single file runs
+-- in this one.  The last line is "N passed, N failed"; exit status 1 when
+-- anything failed or nothing ran.
 
 local busted = require "busted.core"()
 require "busted"(busted)
 require "busted.languages.en"
 
 local folder = debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$" or "."
-local files, filter, shuffle, seed, verbose = {}, nil, false, os.time(), false
+local files, filter, shuffle, seed, verbose, jobs = {}, nil, false, os.time(), false, nil
 local arguments, index = { ... }, 1
 while arguments[index] do
   local argument = arguments[index]
   if argument == "--filter" and arguments[index + 1] then
     index = index + 1
     filter = arguments[index]
+  elseif argument == "--jobs" and arguments[index + 1] then
+    index = index + 1
+    jobs = assert(math.tointeger(tonumber(arguments[index])), "--jobs takes a number")
   elseif argument == "--shuffle" or argument:find "^%-%-shuffle=%d+$" then
     shuffle, seed = true, tonumber(argument:match "%d+") or seed
   elseif argument == "--verbose" then
@@ -25,6 +30,17 @@ while arguments[index] do
     files[#files + 1] = argument
   end
   index = index + 1
+end
+
+if #files ~= 1 or not files[1]:find "%.lua$" then
+  local words = { filter and "--filter", filter, shuffle and "--shuffle=" .. seed or nil, verbose and "--verbose" or nil }
+  local given = {}
+  for i = 1, 4 do given[#given + 1] = words[i] or nil end
+  local good = dofile(folder .. "/support/jobs.lua").run {
+    runner = folder .. "/run.lua", roots = #files > 0 and files or { folder }, options = given, jobs = jobs,
+    shuffle = shuffle and seed,
+  }
+  os.exit(good, true)
 end
 
 local passed, failed, before, clock = 0, 0, 0, 0
@@ -92,7 +108,7 @@ if shuffle then
   busted.randomize, busted.randomseed = true, seed
 end
 local load_files = require "busted.modules.test_file_loader"(busted, { "lua" })
-load_files(#files > 0 and files or { folder }, { "_spec%.lua$" }, { excludes = {}, recursive = true })
+load_files(files, { "_spec%.lua$" }, { excludes = {}, recursive = true })
 require "busted.execute"(busted)(1, { seed = seed, shuffle = shuffle })
 
 say("%d passed, %d failed", passed, failed)
