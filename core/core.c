@@ -49,6 +49,11 @@ const char *core_reason(void) {
   return reason != NULL ? reason : "no reason given";
 }
 
+void core_clear_errors(void) {
+  if (ERR_peek_error() != 0)
+    ERR_clear_error();
+}
+
 /* Length of the well-formed UTF-8 sequence at s (RFC 3629, section 4), or 0. */
 static size_t sequence(const unsigned char *s, size_t left) {
   size_t length, i;

@@ -31,6 +31,8 @@ int core_fail_errno(lua_State *L, int error, const char *verb,
 
 /* The first reason in OpenSSL's queue, which it empties; never NULL. */
 const char *core_reason(void);
+/* ERR_clear_error, at once where there is nothing to clear. */
+void core_clear_errors(void);
 
 /* Pushes bytes as valid UTF-8: what is none becomes U+FFFD. */
 void core_pushtext(lua_State *L, const char *bytes, size_t length);

@@ -231,7 +231,7 @@ STACK_OF(X509_EXTENSION) *
   luaL_checkstack(L, 20, "extensions");
   index = lua_absindex(L, index);
   extensions = core_push_item(L, ASN1_ITEM_rptr(X509_EXTENSIONS));
-  ERR_clear_error();
+  core_clear_errors();
   if (lua_getfield(L, index, "subject_key_id") == LUA_TNIL ||
       lua_toboolean(L, -1))
     add_subject_key_id(L, subject, extensions);

@@ -79,7 +79,7 @@ static int l_generate(lua_State *L) {
       why = "not 2048 to 8192 bits";
     code = bits == 0 ? "unsupported" : "limit";
   }
-  ERR_clear_error();
+  core_clear_errors();
   if (why == NULL && (context = get_context(kind)) != NULL &&
       EVP_PKEY_generate(context, box) > 0)
     return 1;
@@ -134,8 +134,9 @@ bool core_key_digest(EVP_PKEY *key, const char *name, const EVP_MD **digest) {
   if (EVP_PKEY_get_default_digest_name(key, required, sizeof required) == 2 &&
       strcmp(required, "UNDEF") == 0)
     return true;
-  *digest = EVP_get_digestbyname(name);
-  ERR_clear_error();
+  *digest = strcmp(name, "sha256") == 0 ? EVP_sha256()
+                                        : EVP_get_digestbyname(name);
+  core_clear_errors();
   return *digest != NULL;
 }
 

@@ -5,6 +5,7 @@
  */
 #include "core.h"
 
+#include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 #define BYTES_LIMIT (1024 * 1024) /* of what a request is read from */
 
 static X509_REQ **new_box(lua_State *L) {
-  X509_REQ **box = lua_newuserdatauv(L, sizeof *box, 0);
+  X509_REQ **box = lua_newuserdatauv(L, sizeof *box, 1); /* its DER, if made */
   *box = NULL;
   luaL_setmetatable(L, CORE_REQUEST);
   return box;
@@ -33,12 +34,97 @@ static const char *opt_digest(lua_State *L) {
   return type == LUA_TNIL ? "sha256" : lua_tostring(L, -1);
 }
 
-static bool finish(X509_REQ *request, STACK_OF(X509_EXTENSION) * extensions,
-                   EVP_PKEY *key, const EVP_MD *digest) {
+/* Beside what is signed: two headers, the algorithm and the signature's own. */
+#define ALGORITHM_LIMIT 160
+#define FRAME 32
+
+/* A request while it is signed: what stands in its DER, one after the other. */
+struct signing {
+  unsigned char algorithm[ALGORITHM_LIMIT];
+  size_t algorithm_length, signature_length;
+  unsigned char *signed_part, *signature; /* the latter has room for any */
+  int signed_length;
+};
+
+static bool sign(struct signing *s, EVP_PKEY *key, const EVP_MD *digest) {
+  EVP_MD_CTX *context = EVP_MD_CTX_new();
+  EVP_PKEY_CTX *inner;
+  OSSL_PARAM wanted[] = {
+      OSSL_PARAM_octet_string(OSSL_SIGNATURE_PARAM_ALGORITHM_ID, s->algorithm,
+                              sizeof s->algorithm),
+      OSSL_PARAM_END};
+  bool done = context != NULL &&
+              EVP_DigestSignInit(context, &inner, digest, NULL, key) == 1 &&
+              EVP_PKEY_CTX_get_params(inner, wanted) > 0 &&
+              EVP_DigestSign(context, s->signature, &s->signature_length,
+                             s->signed_part, (size_t)s->signed_length) == 1;
+  s->algorithm_length = wanted[0].return_size;
+  EVP_MD_CTX_free(context);
+  return done && OSSL_PARAM_modified(&wanted[0]);
+}
+
+/* Gives the request the signature too, for those who ask it. */
+static bool keep(X509_REQ *request, const struct signing *s) {
+  const unsigned char *at = s->algorithm;
+  X509_ALGOR *algorithm = d2i_X509_ALGOR(NULL, &at, (long)s->algorithm_length);
+  ASN1_BIT_STRING *bits = ASN1_BIT_STRING_new();
+  bool done = algorithm != NULL && bits != NULL &&
+              X509_REQ_set1_signature_algo(request, algorithm) &&
+              ASN1_BIT_STRING_set(bits, s->signature, (int)s->signature_length);
+  X509_ALGOR_free(algorithm);
+  if (!done) {
+    ASN1_BIT_STRING_free(bits);
+    return false;
+  }
+  bits->flags |= ASN1_STRING_FLAG_BITS_LEFT; /* none is unused */
+  X509_REQ_set0_signature(request, bits);
+  return true;
+}
+
+static unsigned char *append(unsigned char *at, const void *bytes,
+                             size_t size) {
+  memcpy(at, bytes, size);
+  return at + size;
+}
+
+/* CertificationRequest of RFC 2986, section 4.2; returns its end. */
+static unsigned char *assemble(unsigned char *at, const struct signing *s) {
+  int bits = (int)s->signature_length + 1;
+  int inside = s->signed_length + (int)s->algorithm_length +
+               ASN1_object_size(0, bits, V_ASN1_BIT_STRING);
+  ASN1_put_object(&at, 1, inside, V_ASN1_SEQUENCE, V_ASN1_UNIVERSAL);
+  at = append(at, s->signed_part, (size_t)s->signed_length);
+  at = append(at, s->algorithm, s->algorithm_length);
+  ASN1_put_object(&at, 0, bits, V_ASN1_BIT_STRING, V_ASN1_UNIVERSAL);
+  *at++ = 0;
+  return append(at, s->signature, s->signature_length);
+}
+
+/* Signs a request and pushes its DER, which X509_REQ_sign and i2d_X509_REQ
+ * would encode twice over. */
+static bool push_signed(lua_State *L, X509_REQ *request, EVP_PKEY *key,
+                        const EVP_MD *digest) {
+  struct signing s = {.signed_length = i2d_re_X509_REQ_tbs(request, NULL),
+                      .signature_length = (size_t)EVP_PKEY_get_size(key)};
+  size_t room = 2 * (size_t)s.signed_length + 2 * s.signature_length +
+                ALGORITHM_LIMIT + FRAME;
+  unsigned char *out, *at;
+  if (s.signed_length <= 0)
+    return false;
+  at = s.signed_part = lua_newuserdatauv(L, room, 0);
+  i2d_re_X509_REQ_tbs(request, &at);
+  s.signature = at;
+  out = s.signature + s.signature_length;
+  if (!sign(&s, key, digest) || !keep(request, &s))
+    return false;
+  lua_pushlstring(L, (char *)out, (size_t)(assemble(out, &s) - out));
+  return true;
+}
+
+static bool complete(X509_REQ *request, STACK_OF(X509_EXTENSION) * extensions) {
   return X509_REQ_set_version(request, X509_REQ_VERSION_1) &&
          (sk_X509_EXTENSION_num(extensions) == 0 ||
-          X509_REQ_add_extensions(request, extensions)) &&
-         X509_REQ_sign(request, key, digest);
+          X509_REQ_add_extensions(request, extensions));
 }
 
 static int fail_create(lua_State *L) {
@@ -77,7 +163,7 @@ static int l_create(lua_State *L) {
                      "cannot create a request: unknown digest '%s'",
                      digest_name);
   box = new_box(L);
-  ERR_clear_error();
+  core_clear_errors();
   *box = X509_REQ_new();
   if (*box == NULL ||
       (!core_key_put_public(key, X509_REQ_get_X509_PUBKEY(*box)) &&
@@ -89,9 +175,13 @@ static int l_create(lua_State *L) {
   extensions = core_push_extensions(L, 1, X509_REQ_get_X509_PUBKEY(*box));
   if (extensions == NULL)
     return 3;
-  if (!finish(*box, extensions, key, digest))
+  if (!complete(*box, extensions))
     return fail_create(L);
   core_drop(L);
+  lua_pop(L, 1);
+  if (!push_signed(L, *box, key, digest))
+    return fail_create(L);
+  lua_setiuservalue(L, -3, 1);
   lua_pop(L, 1);
   return 1;
 }
@@ -161,7 +251,9 @@ static int l_parse(lua_State *L) {
 
 /* request:der() -> bytes */
 static int l_der(lua_State *L) {
-  core_push_der(L, core_request_check(L, 1), ASN1_ITEM_rptr(X509_REQ));
+  X509_REQ *request = core_request_check(L, 1);
+  if (lua_getiuservalue(L, 1, 1) == LUA_TNIL)
+    core_push_der(L, request, ASN1_ITEM_rptr(X509_REQ));
   return 1;
 }
 

@@ -53,10 +53,11 @@ static bool put_raw(EVP_PKEY *key, X509_PUBKEY *public_key) {
 
 bool core_key_put_public(EVP_PKEY *key, X509_PUBKEY *public_key) {
   bool ec = EVP_PKEY_is_a(key, "EC");
-  bool raw = EVP_PKEY_is_a(key, "ED25519") || EVP_PKEY_is_a(key, "ED448");
+  bool raw =
+      !ec && (EVP_PKEY_is_a(key, "ED25519") || EVP_PKEY_is_a(key, "ED448"));
   bool done =
       (ec && put_ec(key, public_key)) || (raw && put_raw(key, public_key));
-  ERR_clear_error();
+  core_clear_errors();
   return done;
 }
 
