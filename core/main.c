@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <lualib.h>
+#include <openssl/crypto.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -71,6 +72,8 @@ static void settle(void) {
   if (descriptor >= 0)
     close(descriptor);
   signal(SIGCHLD, SIG_DFL);
+  /* The system takes back what OpenSSL holds, at once. */
+  OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
   setrlimit(RLIMIT_CORE, &none);
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }

@@ -16,11 +16,18 @@ local M = {
   fields = { prefix = "string", config = "string", program = "string" },
 }
 
+local built_as = {} -- what nginx -V says, by program: the same while this one runs
+
 -- Where things are: nginx -V says what the site does not.
 local function places(service)
-  local built, message, code = drivers.run { service.program or "nginx", "-V" }
+  local program = service.program or "nginx"
+  local built, message, code = built_as[program], nil, nil
   if not built then
-    return nil, message, code
+    built, message, code = drivers.run { program, "-V" }
+    if not built then
+      return nil, message, code
+    end
+    built_as[program] = built
   end
   local function flag(name)
     return built.stderr:match("%-%-" .. name .. "=(%S+)")
