@@ -11,12 +11,15 @@ PROGRAM = certwright
 
 # What the program is made of, what demo and tests run against.
 DEPS = gcc make pkg-config liblua5.4-dev libssl-dev libsqlite3-dev \
-  lua-filesystem lua-argparse lua-dkjson lua-readline
+  libidn2-dev lua-filesystem lua-argparse lua-dkjson lua-readline
 SERVERS = nginx-light postfix dovecot-imapd dovecot-pop3d openssl hostname
 TESTING = lua5.4 lua-busted lua-check clang-format socat strace tmux procps zip
 FUZZING = clang libclang-rt-dev llvm
 
 LIBRARIES = lua5.4 openssl sqlite3
+# Modules of core/ that are loaded when they are used, and what each needs.
+MODULES = idna
+NEEDS_idna = libidn2
 SEARCH_PATH = /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LOCALE = C.UTF-8
 
@@ -26,11 +29,12 @@ WARN = -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion \
 HARDEN = -fPIE -fstack-protector-strong $(if $(findstring -O,$(CFLAGS)),-D_FORTIFY_SOURCE=2)
 DEFINES = -D_GNU_SOURCE -DVERSION='"$(VERSION)"' \
   -DLUA_CMODULES='"/usr/lib/$(shell $(CC) -print-multiarch)/lua/5.4"' \
-  -DSEARCH_PATH='"$(SEARCH_PATH)"' -DLOCALE='"$(LOCALE)"'
-OBJECTS = $(patsubst core/%.c,$(BUILD)/%.o,$(wildcard core/*.c))
+  -DSEARCH_PATH='"$(SEARCH_PATH)"' -DLOCALE='"$(LOCALE)"' -DMODULES='"$(BUILD)/modules"'
+OBJECTS = $(patsubst core/%.c,$(BUILD)/%.o,$(filter-out $(MODULES:%=core/%.c),$(wildcard core/*.c)))
 SHARE = $(DESTDIR)$(PREFIX)/share/certwright
+LIB = $(DESTDIR)$(PREFIX)/lib/certwright
 
-$(PROGRAM): $(OBJECTS) $(TEST_OBJECTS)
+$(PROGRAM): $(OBJECTS) $(TEST_OBJECTS) | $(MODULES:%=$(BUILD)/modules/%.so)
 	@echo "  LINK $@"
 	@$(CC) $(CFLAGS) -pie -Wl,--as-needed -Wl,-z,relro -Wl,-E -o $@ $^ \
 	  $(LDFLAGS) $$(pkg-config --libs $(LIBRARIES)) -lm
@@ -39,6 +43,13 @@ $(BUILD)/%.o: core/%.c Makefile | $(BUILD)/libraries
 	@echo "  CC   $<"
 	@$(CC) $(CFLAGS) $(WARN) $(HARDEN) $(DEFINES) \
 	  $$(pkg-config --cflags $(LIBRARIES)) -MMD -MP -c -o $@ $<
+
+# What they use of the program's own, the program itself has.
+$(BUILD)/modules/%.so: core/%.c Makefile | $(BUILD)/libraries
+	@echo "  LINK $@"
+	@mkdir -p $(@D)
+	@$(CC) $(CFLAGS) $(WARN) $(HARDEN) -fPIC $(DEFINES) $$(pkg-config --cflags $(LIBRARIES) $(NEEDS_$*)) \
+	  -MMD -MP -MF $(BUILD)/$*.so.d -shared -Wl,-z,relro -o $@ $< $$(pkg-config --libs $(NEEDS_$*))
 
 $(BUILD)/%.o: tests/%.c Makefile | $(BUILD)/libraries
 	@echo "  CC   $<"
@@ -53,7 +64,7 @@ $(BUILD)/fuzz-%.o: tests/fuzz/%.c Makefile | $(BUILD)/libraries
 # A missing library is named, with what installs it.
 $(BUILD)/libraries:
 	@mkdir -p $(BUILD)
-	@pkg-config --print-errors --exists $(LIBRARIES) || \
+	@pkg-config --print-errors --exists $(LIBRARIES) $(foreach m,$(MODULES),$(NEEDS_$m)) || \
 	  { echo "certwright: a package is missing (see above): run 'make deps'" >&2; exit 1; }
 	@touch $@
 
@@ -114,15 +125,16 @@ check:
 	@tests/layers
 
 install: $(PROGRAM)
-	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)
+	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE) $(LIB)
 	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/certwright
+	install -m 644 $(MODULES:%=$(BUILD)/modules/%.so) $(LIB)/
 	cp -R lua scripts $(SHARE)/
 	cat core/*.c > $(SHARE)/reference.txt
 	chmod -R u=rwX,go=rX $(SHARE)
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/certwright
-	rm -rf $(SHARE)
+	rm -rf $(SHARE) $(LIB)
 
 clean:
 	rm -rf $(BUILD) $(PROGRAM) certwright-asan

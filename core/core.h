@@ -279,6 +279,7 @@ int luaopen_core_cert(lua_State *L);
 int luaopen_core_file(lua_State *L);
 int luaopen_core_generation(lua_State *L);
 int luaopen_core_host(lua_State *L);
+int luaopen_core_idna(lua_State *L);
 int luaopen_core_interrupt(lua_State *L);
 int luaopen_core_key(lua_State *L);
 int luaopen_core_load(lua_State *L);

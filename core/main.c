@@ -1,12 +1,14 @@
 /*
  * main.c: the host.  One Lua state, the core.* modules preloaded (opened when
- * they are required), and lua/cli.lua run protected.
+ * they are required, some from libraries of their own), and lua/cli.lua run
+ * protected.
  *
  * It finds the program's own files and decides nothing else: the command
  * line, the site and every message to the user are cli.lua's.
  */
 #include "core.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <lualib.h>
@@ -16,6 +18,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define FOLDER(path) path "/?.lua;" path "/?/init.lua"
@@ -36,10 +39,39 @@ static const luaL_Reg modules[] = {
     {NULL, NULL},
 };
 
-/* Pushes the folder that holds lua/ and scripts/: beside the program in the
- * tree, PREFIX/share/certwright once installed. */
-static const char *push_home(lua_State *L) {
-  static const char *const places[] = {"%s", "%s/share/certwright"};
+/* Modules that are libraries of their own, since they need others that are not
+ * worth loading, or not there, where nobody uses them. */
+static const char *const libraries[] = {"core.idna", NULL};
+
+/*
+ * require "core.NAME" of such a module; upvalue 1 is the folder of NAME.so.
+ * Raises what the dynamic linker said, which names a library that is missing.
+ */
+static int open_library(lua_State *L) {
+  const char *name = luaL_checkstring(L, 1);
+  const char *path =
+      lua_pushfstring(L, "%s/%s.so", lua_tostring(L, lua_upvalueindex(1)),
+                      name + strlen("core."));
+  struct stat found;
+  lua_CFunction opener;
+  void *library;
+  if (core_check_way(L, path, "run code from", &found) != 0)
+    return luaL_error(L, "%s", lua_tostring(L, -2));
+  library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (library == NULL)
+    return luaL_error(L, "cannot load '%s': %s", path, dlerror());
+  luaL_gsub(L, lua_pushfstring(L, "luaopen_%s", name), ".", "_");
+  *(void **)&opener = dlsym(library, lua_tostring(L, -1));
+  if (opener == NULL)
+    return luaL_error(L, "cannot load '%s': %s", path, dlerror());
+  return opener(L);
+}
+
+/* Pushes the folder that holds lua/ and scripts/, and that of the libraries:
+ * beside the program in the tree, below PREFIX once installed. */
+static const char *push_home(lua_State *L, const char **folder) {
+  static const char *const places[][2] = {
+      {"%s", "%s/" MODULES}, {"%s/share/certwright", "%s/lib/certwright"}};
   char program[PATH_MAX] = "";
   size_t i;
   if (readlink("/proc/self/exe", program, sizeof program - 1) < 0)
@@ -49,7 +81,8 @@ static const char *push_home(lua_State *L) {
     const char *home;
     if (slash != NULL)
       *slash = '\0';
-    home = lua_pushfstring(L, places[i], program);
+    home = lua_pushfstring(L, places[i][0], program);
+    *folder = lua_pushfstring(L, places[i][1], program);
     if (access(lua_pushfstring(L, "%s/lua/cli.lua", home), R_OK) == 0)
       return home;
   }
@@ -78,7 +111,8 @@ static void settle(void) {
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
-static void set_paths(lua_State *L, const char *home) {
+static void set_paths(lua_State *L, const char *home, const char *folder) {
+  size_t i;
   lua_getglobal(L, "package");
   lua_pushfstring(
       L, "%s/lua/?.lua;%s/lua/?/init.lua;%s", home, home,
@@ -89,6 +123,11 @@ static void set_paths(lua_State *L, const char *home) {
   lua_setfield(L, -2, "cpath");
   lua_getfield(L, -1, "preload");
   luaL_setfuncs(L, modules, 0);
+  for (i = 0; libraries[i] != NULL; i++) {
+    lua_pushstring(L, folder);
+    lua_pushcclosure(L, open_library, 1);
+    lua_setfield(L, -2, libraries[i]);
+  }
   lua_pop(L, 2);
 }
 
@@ -97,11 +136,11 @@ static void set_paths(lua_State *L, const char *home) {
 static int run(lua_State *L) {
   int argc = (int)lua_tointeger(L, 1), i;
   char **argv = lua_touserdata(L, 2);
-  const char *home = push_home(L);
+  const char *folder, *home = push_home(L, &folder);
   lua_pushboolean(L, 1); /* LUA_PATH, LUA_CPATH and LUA_INIT mean nothing */
   lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
   luaL_openlibs(L);
-  set_paths(L, home);
+  set_paths(L, home, folder);
   luaL_requiref(L, "core.load", luaopen_core_load, 0);
   lua_getfield(L, -1, "file");
   lua_pushfstring(L, "%s/lua/cli.lua", home);

@@ -15,7 +15,9 @@ function M.program()
     assert(file.mkdir(folder, 493)) -- 0755
     made = setmetatable({}, { __gc = function() process.run { "rm", "-rf", "--", folder } end })
     for _, argv in ipairs { { "cp", assert(file.link("/proc/self/exe")), folder .. "/certwright" },
-      { "cp", "-R", home .. "/lua", home .. "/scripts", folder }, { "chmod", "-R", "u=rwX,go=rX", folder } } do
+      { "cp", "-R", home .. "/lua", home .. "/scripts", folder },
+      { "sh", "-c", 'cd "$1" && cp -R --parents $(ls -d build/modules build/*/modules 2>/dev/null) "$2"', "sh", home,
+        folder }, { "chmod", "-R", "u=rwX,go=rX", folder } } do
       local result = assert(process.run(argv))
       assert(result.status == 0, result.stderr)
     end

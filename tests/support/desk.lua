@@ -287,7 +287,9 @@ function Desk:installed()
   local copy = self.path .. "/installed"
   if not lfs.attributes(copy) then
     for _, argv in ipairs { { "mkdir", copy }, { "cp", "-R", self.home .. "/lua", self.home .. "/scripts", copy },
-      { "cp", self.program, copy .. "/certwright" }, { "chmod", "-R", "u=rwX,go=rX", copy },
+      { "cp", self.program, copy .. "/certwright" },
+      { "sh", "-c", 'cd "$1" && cp -R --parents $(ls -d build/modules build/*/modules 2>/dev/null) "$2"', "sh", self.home,
+        copy }, { "chmod", "-R", "u=rwX,go=rX", copy },
       { "chmod", "755", copy .. "/certwright" } } do
       assert.equal(0, process.run(argv).status)
     end
