@@ -4,6 +4,7 @@
  */
 #include "core.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -149,6 +150,22 @@ static int l_name(lua_State *L) {
   return 1;
 }
 
+/* host.address(text) -> the IPv4 or IPv6 address in its shortest form (RFC
+ * 5952) | nil */
+static int l_address(lua_State *L) {
+  const char *text = luaL_checkstring(L, 1);
+  unsigned char octets[16];
+  char shortest[INET6_ADDRSTRLEN];
+  int family = strchr(text, ':') != NULL ? AF_INET6 : AF_INET;
+  if (lua_rawlen(L, 1) == strlen(text) &&
+      inet_pton(family, text, octets) == 1 &&
+      inet_ntop(family, octets, shortest, sizeof shortest) != NULL)
+    lua_pushstring(L, shortest);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
 /* host.terminal(descriptor) -> boolean   whether 0, 1 or 2 is a terminal */
 static int l_terminal(lua_State *L) {
   lua_Integer descriptor = luaL_checkinteger(L, 1);
@@ -267,11 +284,13 @@ static int l_signal(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-    {"user", l_user},     {"lookup", l_lookup},     {"group", l_group},
-    {"name", l_name},     {"terminal", l_terminal}, {"columns", l_columns},
-    {"clock", l_clock},   {"sleep", l_sleep},       {"pid", l_pid},
-    {"random", l_random}, {"process", l_process},   {"signal", l_signal},
-    {NULL, NULL}};
+    {"user", l_user},       {"lookup", l_lookup},
+    {"group", l_group},     {"name", l_name},
+    {"address", l_address}, {"terminal", l_terminal},
+    {"columns", l_columns}, {"clock", l_clock},
+    {"sleep", l_sleep},     {"pid", l_pid},
+    {"random", l_random},   {"process", l_process},
+    {"signal", l_signal},   {NULL, NULL}};
 
 int luaopen_core_host(lua_State *L) {
   luaL_newlib(L, functions);

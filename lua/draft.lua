@@ -3,6 +3,8 @@
 
 local host = require "core.host"
 local names = require "names"
+local options = require "options"
+local text = require "text"
 
 local M = {}
 
@@ -29,23 +31,34 @@ local function service_names(site, services)
   return list
 end
 
--- The host's fully qualified name, as far as it is known.
+-- The host's fully qualified name.
 local function full_name()
   local name = host.name()
-  if name:find(".", 1, true) then return name end
+  if name:find "%." then return name end
   local result = require("core.process").run({ "hostname", "-f" }, { timeout = 5 })
-  local full = result and result.status == 0 and result.stdout:match "^%S+"
-  return full and full:find(".", 1, true) and full or name
+  local full = result and result.status == 0 and result.stdout:match "^(%S+)"
+  if full and full:find "%." and not full:find "^localhost%." then return full end
+  return nil, ("--include-fqdn: this host, '%s', has no full name (hostname -f says '%s'): give --domain, or name it "
+    .. "in /etc/hosts"):format(text.escape(name), text.escape(full or "nothing")), "usage"
 end
 
 -- The names that switches ask for.
-local function switched(args, config)
-  local list = {}
-  if args.include_accepted_domains then add(list, config.accepted_domains) end
-  if args.include_autodiscover then
-    for _, domain in ipairs(config.accepted_domains) do list[#list + 1] = "autodiscover." .. domain end
+local function switched(args, site)
+  local list, accepted = {}, site.config.accepted_domains
+  for _, switch in ipairs { "include_accepted_domains", "include_autodiscover" } do
+    if args[switch] and #accepted == 0 then
+      return nil, ("--%s: 'accepted_domains' in '%s' names none"):format(switch:gsub("_", "-"), site.path), "usage"
+    end
   end
-  if args.include_fqdn then list[#list + 1] = full_name() end
+  if args.include_accepted_domains then add(list, accepted) end
+  if args.include_autodiscover then
+    for _, domain in ipairs(accepted) do list[#list + 1] = "autodiscover." .. domain:gsub("^%*%.", "") end
+  end
+  if args.include_fqdn then
+    local name, message, code = full_name()
+    if not name then return nil, message, code end
+    list[#list + 1] = name
+  end
   if args.include_hostname then list[#list + 1] = host.name():match "^[^.]+" end
   return list
 end
@@ -62,9 +75,12 @@ local function gather(site, args)
     return names.list(list)
   end
   add(list, args.domain)
-  add(list, switched(args, site.config))
+  local asked, message, code = switched(args, site)
+  if not asked then return nil, message, code end
+  add(list, asked)
   if #list == 0 or not args.assign then
-    local served, message, code = service_names(site, args.services or {})
+    local served
+    served, message, code = service_names(site, args.services or {})
     if not served then return nil, message, code end
     add(list, served)
   end
@@ -99,7 +115,8 @@ end
 -- the caller's.
 local function blame(draft, site, field, message, code)
   if draft.decided[field] == "option" then return nil, message, code end
-  return nil, ("%s in '%s': %s"):format(field, site.policy:source(field), message), "refused"
+  local by = draft.decided[field] or site.policy:source(field)
+  return nil, ("%s in '%s': %s"):format(field, by, message), "refused"
 end
 
 local function check_strings(list)
@@ -161,6 +178,21 @@ local function base_subject(draft, site, known)
   return base
 end
 
+-- What nobody could see in a subject deceives whoever reads it.
+local function check_subject(attributes)
+  for attribute, value in options.sorted(attributes) do
+    if not utf8.len(value) then
+      return nil, ("the subject's %s '%s' is not UTF-8"):format(attribute, text.escape(value)), "usage"
+    end
+    local hidden = text.hidden(value)
+    if hidden then
+      return nil, ("the subject's %s '%s' may not hold the character U+%04X, which cannot be seen"):format(attribute,
+        text.escape(value), hidden), "usage"
+    end
+  end
+  return true
+end
+
 local function subject(draft, site, args, known)
   local base, message, code = base_subject(draft, site, known)
   if not base then return nil, message, code end
@@ -172,6 +204,9 @@ local function subject(draft, site, args, known)
       draft.decided.subject = "option"
     end
   end
+  local ok
+  ok, message, code = check_subject(draft.subject)
+  if not ok then return blame(draft, site, "subject", message, code) end
   if draft.subject.C and not draft.subject.C:match "^%a%a$" then
     return nil, ("the country '%s' is not a two-letter code of ISO 3166"):format(draft.subject.C), "usage"
   end

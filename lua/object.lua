@@ -4,6 +4,7 @@
 local assignments = require "assignments"
 local certificates = require "certificates"
 local json = require "json"
+local names = require "names"
 local text = require "text"
 
 local M = {}
@@ -178,7 +179,7 @@ function M.text(object, context)
   local pairs_ = {
     { "Id", object.id }, { "Name", value_or_dash(object.friendly_name) }, { "State", object.state },
     { "Status", ("%s (%s)"):format(object.status, text.escape(object.status_reason)) },
-    { "Subject", value_or_dash(object.subject) }, { "Domains", text.names(object.domains) },
+    { "Subject", value_or_dash(object.subject) }, { "Domains", names.shown(object.domains) },
     { "Key", value_or_dash(object.key) },
   }
   local function add(label, value)

@@ -2,6 +2,7 @@
 -- services and CAs.  Missing or empty means the defaults.
 
 local file = require "core.file"
+local names = require "names"
 local paths = require "paths"
 local settings = require "settings"
 
@@ -55,6 +56,14 @@ local function default_dir(name)
   return base .. "/" .. name
 end
 
+-- A service's `names`, which have been checked, as they stand on certificates.
+local function normalised(value)
+  if type(value) == "string" then return names.check(value) end
+  local plain = {}
+  for key, name in pairs(value or {}) do plain[key] = normalised(name) end
+  return plain
+end
+
 -- The names of a service as a list: its `names` values, strings or lists.
 local function names_of(entry)
   local list, seen = {}, {}
@@ -96,12 +105,13 @@ function M:service(name)
   if not ok then return nil, message, code end
   local service = { name = name, observe_timeout = 30 }
   for field, value in pairs(entry) do service[field] = value end
+  service.names = normalised(entry.names)
   service.dir = paths.clean(service.dir or default_dir(name))
   if entry.mode then
     service.mode, message, code = mode_of(self.path, name, entry.mode)
     if not service.mode then return nil, message, code end
   end
-  service.domain_names = names_of(entry)
+  service.domain_names = names_of(service)
   service.how = driver
   return service
 end
@@ -109,7 +119,7 @@ end
 --- The services of a list of names, in that order; those that share a `dir`
 -- with one of them come along, since they are one unit.
 -- @return array of services | nil, message, code
-function M:services(names)
+function M:services(wanted)
   local list, seen, dirs = {}, {}, {}
   local function add(name)
     if seen[name] then return true end
@@ -119,7 +129,7 @@ function M:services(names)
     list[#list + 1] = service
     return true
   end
-  for _, name in ipairs(names) do
+  for _, name in ipairs(wanted) do
     local ok, message, code = add(name)
     if not ok then return nil, message, code end
   end

@@ -29,6 +29,18 @@ function M.escape(text)
   end))
 end
 
+--- The first control, bidirectional or invisible character of a UTF-8 text, as a
+-- code point, but for those that join letters (U+200C, U+200D): Persian and the
+-- scripts of India are written with them.
+-- @return number | nil
+function M.hidden(text)
+  if not text:find "[^\x20-\x7E]" then return nil end
+  for _, code in utf8.codes(text) do
+    if is_hidden(code) and code ~= 0x200C and code ~= 0x200D then return code end
+  end
+  return nil
+end
+
 --- As escape, but keeps line breaks and tabs: for what a program printed.
 function M.escape_lines(text)
   local lines = {}

@@ -21,6 +21,12 @@ local function status(word)
   return nil, ("there is no status '%s'; there are: %s"):format(word, table.concat(STATUS, ", "))
 end
 
+-- A domain as certificates have it; one of another script is asked for as it is
+-- spoken, and what could be on no certificate is on none.
+local function domain(word)
+  return require("names").check(word) or word
+end
+
 local function row_of(fields)
   local until_ = fields.not_after ~= json.null and fields.not_after:sub(1, 10) or "-"
   local services = #fields.services > 0 and table.concat(fields.services, ",") or "-"
@@ -46,7 +52,7 @@ return {
   options = {
     { "--status", "only those of this status (Valid, PendingRequest, DateInvalid, Untrusted, ...)", argument = "S",
       convert = status },
-    { "--domain", "only those that name this domain", argument = "D" },
+    { "--domain", "only those that name this domain", argument = "D", convert = domain },
     { "--service", "only those on this service", argument = "S" },
     { "--expiring", "only certificates that expire within so many days", argument = "DAYS", convert = options.number },
   },

@@ -54,7 +54,7 @@ local function explain(made, context)
   lines[1] = { "VALUE", "WOULD BE", "DECIDED BY" }
   line("friendly_name", made.friendly_name)
   line("common_name", made.common_name)
-  line("domains", shown.names(made.domains), made.decided.extra_domains)
+  line("domains", require("names").shown(made.domains), made.decided.extra_domains)
   line("key", made.key)
   local subject = {}
   for attribute, value in options.sorted(made.subject) do subject[#subject + 1] = attribute .. "=" .. value end
@@ -130,7 +130,7 @@ value, and who decided it.  For example:
     if not id then return nil, message, code end
     local row = certificates.get(db, id)
     context:say("%s %d '%s' for %s", args.self_signed and "self-signed certificate" or "request", id,
-      require("text").escape(row.friendly_name), require("text").names(row.domains))
+      require("text").escape(row.friendly_name), require("names").shown(row.domains))
     if not args.self_signed then
       context:say("key kept as %s, request as %s", context:path("keys", id .. ".pem"),
         context:path("requests", id .. ".csr"))

@@ -167,12 +167,9 @@ describe("the command line", function()
       end
     end)
 
-    it("hold no escapes, whatever a request is called", function()
-      desk:done("new-request", "--domain", "a.test", "--name", "\u{202E}evil")
-      local result = desk:run("list")
-      assert.is_truthy(result.stdout:find("\\u{202E}evil", 1, true))
-      assert.is_nil(result.stdout:find("\u{202E}", 1, true))
-      assert.equal("\u{202E}evil", desk:done("show", "1").friendly_name)
+    it("refuse a name that could deceive", function()
+      desk:refuses(2, "usage", "the friendly name '\\u{202E}evil' may not hold the character U+202E, which cannot be seen",
+        "new-request", "--domain", "a.test", "--name", "\u{202E}evil")
     end)
   end)
 

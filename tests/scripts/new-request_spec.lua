@@ -78,8 +78,7 @@ describe("new-request", function()
       desk:refuses(2, "usage", "no name to ask for: give --domain NAME (repeat), --services LIST, or --root-domain D "
         .. "--wildcard", "new-request")
       desk:refuses(2, "usage", "no name to ask for: give --domain NAME (repeat), --services LIST, or --root-domain D "
-        .. "--wildcard", "new-request", "--root-domain", "contoso.test", "--include-accepted-domains",
-        "--include-autodiscover")
+        .. "--wildcard", "new-request", "--root-domain", "contoso.test")
       assert.same({}, (desk:done "list"))
     end)
   end)
@@ -98,6 +97,46 @@ describe("new-request", function()
       local request, object = asked("--domain", "a.test", "--domain", "192.0.2.7", "--domain", "2001:DB8:0:0:0:0:0:1")
       assert.same({ "DNS:a.test", "IP Address:192.0.2.7", "IP Address:2001:DB8:0:0:0:0:0:1" }, request.names)
       assert.same({ "a.test", "192.0.2.7", "2001:db8::1" }, object.domains)
+    end)
+
+    it("that are one address are asked for once", function()
+      local request = asked("--domain", "2001:db8::1", "--domain", "2001:DB8:0::0:1")
+      assert.same({ "IP Address:2001:DB8:0:0:0:0:0:1" }, request.names)
+    end)
+
+    it("in another script are asked for as A-labels, however they are written, and shown as both", function()
+      local request, object = asked("--domain", "Bücher.Test.", "--domain", "XN--BCHER-KVA.test", "--domain",
+        "bu\u{308}cher.test", "--domain", "*.faß.test")
+      assert.same({ { "DNS:xn--bcher-kva.test", "DNS:*.xn--fa-hia.test" }, "CN=xn--bcher-kva.test" },
+        { request.names, request.subject })
+      assert.same({ "xn--bcher-kva.test", "*.xn--fa-hia.test" }, object.domains)
+      local shown = "xn--bcher-kva.test (bücher.test), *.xn--fa-hia.test (*.faß.test)"
+      assert.is_truthy(desk:run("show", "1").stdout:find("\nDomains  " .. shown .. "\n", 1, true))
+      local said = desk:run("new-request", "--domain", "bücher.test", "--domain", "*.faß.test", "--out",
+        desk.path .. "/idn.csr").stderr
+      assert.is_truthy(said:find(" for " .. shown .. "\n", 1, true), said)
+      assert.equal(2, #desk:done("list", "--domain", "BÜCHER.test"))
+    end)
+
+    it("that could deceive are shown as A-labels alone", function()
+      local object = desk:done("new-request", "--domain", "аpple.test", "--domain", "аррӏе.test", "--domain",
+        "אב.test")
+      assert.is_truthy(desk:run("show", "1").stdout:find("\nDomains  "
+        .. table.concat(object.domains, ", ") .. "\n", 1, true))
+    end)
+
+    it("in another script need libidn2, and say so where it is missing", function()
+      local path = process.run({ "sh", "-c", "ldconfig -p | sed -n 's/.*libidn2.so.0.*=> //p'" }).stdout:match "%S+"
+      local function run(...)
+        return process.run { "unshare", "-m", "sh", "-c", 'mount --bind /dev/null "$1" && shift && exec "$@"', "sh", path,
+          Desk.program, "--site", desk.site, "--state", desk.state, "new-request", ... }
+      end
+      local result = run("--domain", "bücher.test")
+      assert.equal(1, result.status)
+      assert.is_truthy(result.stderr:find("certwright: 'bücher.test' is an internationalized name, for which libidn2 is "
+        .. "needed (install libidn2-0): cannot load '", 1, true), result.stderr)
+      assert.is_truthy(result.stderr:find("libidn2.so.0: file too short", 1, true), result.stderr)
+      assert.equal(0, run("--domain", "buecher.test").status)
     end)
 
     it("may have a wildcard as their whole left-most label", function()
@@ -119,7 +158,25 @@ describe("new-request", function()
       { "f*.test", "'f*.test': a wildcard may only be the whole left-most label, as in *.example.com" },
       { "*.test", "'*.test': a wildcard needs at least two labels after it" },
       { "a.*.test", "'a.*.test': a wildcard may only be the whole left-most label, as in *.example.com" },
-      { "bücher.test", "'bücher.test' is not an ASCII name; give its A-label form (xn--...)" },
+      { "a_b.test", "'a_b.test' is not a domain name: 'a_b' may hold letters, digits and inner hyphens only, no "
+        .. "underscore (CA/Browser Forum)" },
+      { "ab--c.test", "'ab--c.test': hyphens as third and fourth character are reserved for IDNA: 'ab--c' (RFC 5890)" },
+      { "me@a.test", "'me@a.test' is an e-mail address, not a domain name" },
+      { "https://a.test/", "'https://a.test/' is a URL: give the domain name in it alone" },
+      { "a\u{202E}b.test", "'a\\u{202E}b.test' is not a domain name: it holds the character U+202E, which cannot be seen" },
+      { "a\u{200B}b.test", "'a\\u{200B}b.test' is not a domain name: it holds the character U+200B, which cannot be seen" },
+      { "a\27[2Jb.test", "'a\\u{001B}[2Jb.test' is not a domain name: it holds the character U+001B, which cannot be seen" },
+      { "b\xFCcher.test", "'b\u{FFFD}cher.test' is not UTF-8" },
+      { "☃.test", "'☃.test' is not a domain name of IDNA 2008: string contains a disallowed character" },
+      { "ü_a.test", "'ü_a.test' is not a domain name: it holds '_'" },
+      { "*.ü", "'*.ü': a wildcard needs at least two labels after it" },
+      { "xn--n3h.test", "'xn--n3h.test': 'xn--n3h' is no A-label of IDNA 2008: string contains a disallowed character" },
+      { "xn--zzzzzzzzzzzz.test", "'xn--zzzzzzzzzzzz.test': 'xn--zzzzzzzzzzzz' is no A-label of IDNA 2008: string "
+        .. "contains invalid punycode data" },
+      { ("ü"):rep(60) .. ".test", ("'%s.test': a label is longer than 63 octets (RFC 1035)"):format(("ü"):rep(60)),
+        "limit" },
+      { ("ü."):rep(60) .. "test", ("'%stest': it is longer than 253 octets (RFC 1035)"):format(("ü."):rep(60)), "limit" },
+      { "12345", "'12345' is neither a domain name nor an IP address" },
       { "300.1.1.1", "'300.1.1.1' is neither a domain name nor an IP address" },
       { ("x"):rep(64) .. ".test", ("'%s.test': a label is longer than 63 octets (RFC 1035)"):format(("x"):rep(64)),
         "limit" },
@@ -170,11 +227,52 @@ describe("new-request", function()
         asked("--include-autodiscover").names)
     end)
 
+    -- The same on a host of another name.
+    local function asked_on(host, ...)
+      return process.run { "unshare", "-u", "sh", "-c", 'hostname "$1"; shift; exec "$@"', "sh", host, Desk.program,
+        "--site", desk.site, "--state", desk.state, "new-request", ... }
+    end
+
     it("are this host's, short and full", function()
-      local short = host_name("-s"):lower()
-      assert.same({ "DNS:a.test", "DNS:" .. short }, asked("--domain", "a.test", "--include-hostname").names)
-      local full = host_name("-f") or host_name()
-      assert.same({ "DNS:a.test", "DNS:" .. full:lower() }, asked("--domain", "a.test", "--include-fqdn").names)
+      local result = asked_on("MX1.contoso.test", "--domain", "a.test", "--include-hostname", "--include-fqdn")
+      assert.same({ "DNS:a.test", "DNS:mx1.contoso.test", "DNS:mx1" }, desk:request(result.stdout).names)
+      assert.same({ "DNS:" .. host_name("-s"):lower() }, asked("--include-hostname").names)
+    end)
+
+    it("are not this host's full one where it has none", function()
+      local result = asked_on("lonely", "--domain", "a.test", "--include-fqdn")
+      assert.equal(2, result.status)
+      assert.matches("^certwright: %-%-include%-fqdn: this host, 'lonely', has no full name %(hostname %-f says '%w+'%): "
+        .. "give %-%-domain, or name it in /etc/hosts\n$", result.stderr)
+      assert.same({}, (desk:done "list"))
+    end)
+
+    it("come each once, in one order, whatever asks for them and however it is written", function()
+      desk.lab:site { accepted_domains = { "Contoso.test", "*.bücher.test", "contoso.TEST." }, services = {
+        web = { driver = "nginx", names = { external = { "BÜCHER.test", "Mail.Contoso.test." } } } } }
+      local result = asked_on("mail.contoso.test", "--domain", "AUTODISCOVER.contoso.test", "--domain", "Mail.contoso.Test",
+        "--include-accepted-domains", "--include-autodiscover", "--include-fqdn", "--include-hostname", "--services", "web")
+      assert.same({ "DNS:autodiscover.contoso.test", "DNS:mail.contoso.test", "DNS:contoso.test",
+        "DNS:*.xn--bcher-kva.test", "DNS:autodiscover.xn--bcher-kva.test", "DNS:mail", "DNS:xn--bcher-kva.test" },
+        desk:request(result.stdout).names)
+    end)
+
+    it("are accepted domains only where the site has some", function()
+      desk.lab:site {}
+      for _, switch in ipairs { "--include-accepted-domains", "--include-autodiscover" } do
+        desk:refuses(2, "usage", switch .. ": 'accepted_domains' in 'SITE/config.lua' names none", "new-request", "--domain",
+          "a.test", switch)
+      end
+    end)
+
+    it("are checked in the site's files as well", function()
+      desk:write("site/config.lua", "return { accepted_domains = { 'a_b.test' } }")
+      desk:refuses(1, "parse", "'SITE/config.lua': 'accepted_domains': 'a_b.test' is not a domain name: 'a_b' may hold "
+        .. "letters, digits and inner hyphens only, no underscore (CA/Browser Forum)", "new-request", "--domain", "a.test")
+      desk:write("site/config.lua", "return {}")
+      desk:write("site/policy.lua", "return { extra_domains = function() return { '☃.test' } end }")
+      desk:refuses(1, "refused", "extra_domains in 'SITE/policy.lua': '☃.test' is not a domain name of IDNA 2008: string "
+        .. "contains a disallowed character", "new-request", "--domain", "a.test")
     end)
 
     it("come from services that the site has", function()
@@ -218,6 +316,20 @@ describe("new-request", function()
     it("starts from the site's organization, options over it", function()
       desk:write("site/config.lua", "return { organization = { O = 'Contoso', OU = 'Mail', C = 'US' } }")
       assert.equal("CN=a.test,OU=Web,O=Contoso,C=US", asked("--domain", "a.test", "--unit", "Web").subject)
+    end)
+
+    it("refuses what nobody could see in it, and what is no text", function()
+      for value, message in pairs {
+        ["Con\u{202E}toso"] = "'Con\\u{202E}toso' may not hold the character U+202E, which cannot be seen",
+        ["Con\nO=toso"] = "'Con\\u{000A}O=toso' may not hold the character U+000A, which cannot be seen",
+        ["M\xFCll"] = "'M\u{FFFD}ll' is not UTF-8",
+      } do
+        desk:refuses(2, "usage", "the subject's O " .. message, "new-request", "--domain", "a.test", "--organization", value)
+      end
+      desk:write("site/config.lua", "return { organization = { L = 'a\\0b' } }")
+      desk:refuses(1, "refused", "subject in 'SITE/config.lua': the subject's L 'a\\u{0000}b' may not hold the "
+        .. "character U+0000, which cannot be seen", "new-request", "--domain", "a.test")
+      assert.same({}, (desk:done "list"))
     end)
 
     it("refuses a country that is no two letters, and a value that is too long", function()
