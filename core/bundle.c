@@ -195,12 +195,11 @@ static bool refuse_secret(struct contents *c, const X509_ALGOR *algorithm) {
 }
 
 static bool take_key(struct contents *c, const PKCS8_PRIV_KEY_INFO *info) {
-  c->key = info != NULL ? EVP_PKCS82PKEY(info) : NULL;
-  if (c->key == NULL)
-    return refuse(c, "parse", "its key is malformed or of an unknown kind");
-  if (core_key_refusal(c->key) != NULL)
-    return refuse(c, "limit", core_key_refusal(c->key));
-  return true;
+  if (info != NULL)
+    c->key = core_key_take(info, &c->code, &c->reason);
+  if (c->key == NULL && c->reason == NULL)
+    refuse(c, "parse", "its key is malformed or of an unknown kind");
+  return c->key != NULL;
 }
 
 /* Keeps the first name. */
@@ -387,13 +386,23 @@ static PKCS12 *make_pkcs12(STACK_OF(X509) * list, EVP_PKEY *key,
   return NULL;
 }
 
+/* Readers turn a password from UTF-8 into UTF-16 (RFC 7292, appendix B.1). */
+static bool is_utf8(const char *text, size_t length) {
+  unsigned long character;
+  int used = 1;
+  for (; length > 0 && used > 0; text += used, length -= (size_t)used)
+    used = UTF8_getc((const unsigned char *)text, (int)length, &character);
+  return used > 0;
+}
+
 /*
  * bundle.write_pkcs12{ certificates =, key =, password =, name =,
- *     form = "modern" } -> DER | nil, message, "mismatch"
+ *     form = "modern" } -> DER | nil, message, "mismatch" | "parse"
  * The leaf first in certificates; key its key, or nil; password a string or a
  * secret without a 0 in it; name the friendly name.  form "modern" is PBES2
  * with AES-256-CBC and a MAC by HMAC-SHA-256, "legacy" 3DES and SHA-1 for old
- * readers.  "mismatch": the key is not the leaf's.
+ * readers.  "mismatch": the key is not the leaf's; "parse": the password is not
+ * UTF-8, in which readers would take it for another.
  */
 static int l_write_pkcs12(lua_State *L) {
   static const char *const fields[] = {"certificates", "form",     "key",
@@ -415,6 +424,9 @@ static int l_write_pkcs12(lua_State *L) {
   password = core_check_bytes(L, 4, &length);
   luaL_argcheck(L, length <= PASSWORD_LIMIT && strlen(password) == length, 1,
                 "the password is too long or has a 0 in it");
+  if (!is_utf8(password, length))
+    return core_fail(L, "parse",
+                     "cannot make a PKCS #12: the password is not UTF-8");
   lua_getfield(L, 1, "key");
   key = lua_isnil(L, 5) ? NULL : core_key_check(L, 5);
   lua_getfield(L, 1, "certificates");

@@ -122,8 +122,10 @@ int core_key_save(lua_State *L);
  * OpenSSL cannot encode the key). */
 int core_key_write(int descriptor, EVP_PKEY *key);
 
-/* Why a key that was read is not used, or NULL. */
-const char *core_key_refusal(EVP_PKEY *key);
+/* The key in a PKCS #8, to be freed; or NULL, with the code and the reason that
+ * it is refused for (NULL: it is none, or of an unknown kind). */
+EVP_PKEY *core_key_take(const PKCS8_PRIV_KEY_INFO *info, const char **code,
+                        const char **reason);
 
 /* pbe.c: encryption with passwords */
 

@@ -18,6 +18,9 @@
 
 #define BYTES_LIMIT (1024 * 1024) /* of what a key is read from */
 #define RSA_BITS_LIMIT 16384      /* OpenSSL verifies with none above */
+#define KEY_LIMIT (16 * 1024) /* of PKCS #8; the longest RSA key has 9,300 */
+#define LONG "a key of more than 16384 bits"
+#define IDLE "a DSA or DH key, which serves no TLS"
 #define ITERATIONS 600000 /* PBKDF2 with HMAC-SHA-256, as OWASP asks for */
 
 typedef struct {
@@ -38,6 +41,51 @@ static password opt_password(lua_State *L, int index) {
 
 /* --- reading a key */
 
+static void refuse(password *secret, const char *code, const char *reason) {
+  secret->code = code;
+  secret->reason = reason;
+}
+
+/* Kinds of key that serve no TLS, and whose public half OpenSSL computes while
+ * it reads them, which takes minutes for a long one. */
+static bool is_idle(int kind) {
+  return kind == NID_dsa || kind == NID_dsa_2 || kind == NID_dhKeyAgreement ||
+         kind == NID_dhpublicnumber;
+}
+
+/* Why a key that was read is not used; NULL: it is. */
+static const char *refusal(EVP_PKEY *key, const char **code) {
+  int kind = EVP_PKEY_get_base_id(key);
+  *code = is_idle(kind) ? "parse" : "limit";
+  if (is_idle(kind))
+    return IDLE;
+  return kind == EVP_PKEY_RSA && EVP_PKEY_get_bits(key) > RSA_BITS_LIMIT
+             ? "an RSA key of more than 16384 bits"
+             : NULL;
+}
+
+EVP_PKEY *core_key_take(const PKCS8_PRIV_KEY_INFO *info, const char **code,
+                        const char **reason) {
+  const ASN1_OBJECT *kind;
+  EVP_PKEY *key;
+  *reason = NULL;
+  *code = "parse";
+  PKCS8_pkey_get0(&kind, NULL, NULL, NULL, info);
+  if (is_idle(OBJ_obj2nid(kind)))
+    *reason = IDLE;
+  else if (i2d_PKCS8_PRIV_KEY_INFO(info, NULL) > KEY_LIMIT) {
+    *code = "limit";
+    *reason = LONG;
+  }
+  key = *reason == NULL ? EVP_PKCS82PKEY(info) : NULL;
+  if (key != NULL)
+    *reason = refusal(key, code);
+  if (key == NULL || *reason == NULL)
+    return key;
+  EVP_PKEY_free(key);
+  return NULL;
+}
+
 /* A pem_password_cb; never a prompt. */
 static int give_password(char *buffer, int size, int writing, void *data) {
   password *secret = data;
@@ -47,6 +95,27 @@ static int give_password(char *buffer, int size, int writing, void *data) {
     return -1;
   memcpy(buffer, secret->bytes, secret->length);
   return (int)secret->length;
+}
+
+/* PKCS #8 (RFC 5958), or one of the traditional forms. */
+static EVP_PKEY *from_plain_der(const unsigned char *der, long length,
+                                password *secret) {
+  const unsigned char *p = der;
+  PKCS8_PRIV_KEY_INFO *info = d2i_PKCS8_PRIV_KEY_INFO(NULL, &p, length);
+  EVP_PKEY *key = NULL;
+  ERR_clear_error();
+  p = der;
+  if (info != NULL)
+    key = core_key_take(info, &secret->code, &secret->reason);
+  else if (length > KEY_LIMIT)
+    refuse(secret, "limit", LONG);
+  else if ((key = d2i_AutoPrivateKey(NULL, &p, length)) != NULL)
+    secret->reason = refusal(key, &secret->code);
+  PKCS8_PRIV_KEY_INFO_free(info);
+  if (key == NULL || secret->reason == NULL)
+    return key;
+  EVP_PKEY_free(key);
+  return NULL;
 }
 
 /* Any private key, or EncryptedPrivateKeyInfo (RFC 5958, section 3). */
@@ -60,7 +129,7 @@ static EVP_PKEY *from_der(const unsigned char *der, long length,
   ERR_clear_error();
   p = der;
   if (sealed == NULL)
-    return d2i_AutoPrivateKey(NULL, &p, length);
+    return from_plain_der(der, length, secret);
   secret->asked = true;
   X509_SIG_get0(sealed, &algorithm, NULL);
   secret->slow = core_pbe_seconds(algorithm) > CORE_PBE_LIMIT;
@@ -69,7 +138,7 @@ static EVP_PKEY *from_der(const unsigned char *der, long length,
     secret->unsupported = info == NULL && core_pbe_unsupported();
   }
   if (info != NULL)
-    key = EVP_PKCS82PKEY(info);
+    key = core_key_take(info, &secret->code, &secret->reason);
   PKCS8_PRIV_KEY_INFO_free(info);
   X509_SIG_free(sealed);
   return key;
@@ -101,13 +170,10 @@ static EVP_PKEY *from_pem(const char *bytes, size_t length, password *secret,
   return key;
 }
 
-static void refuse(password *secret, const char *code, const char *reason) {
-  secret->code = code;
-  secret->reason = reason;
-}
-
 /* Says why OpenSSL made no key of what it was given. */
 static void explain(password *secret, bool found) {
+  if (secret->reason != NULL)
+    return;
   if (secret->slow)
     refuse(secret, "limit", CORE_PBE_REASON);
   else if (secret->asked && secret->bytes == NULL)
@@ -122,28 +188,16 @@ static void explain(password *secret, bool found) {
     refuse(secret, "parse", "no private key in PEM or DER");
 }
 
-const char *core_key_refusal(EVP_PKEY *key) {
-  return EVP_PKEY_get_base_id(key) == EVP_PKEY_RSA &&
-                 EVP_PKEY_get_bits(key) > RSA_BITS_LIMIT
-             ? "an RSA key of more than 16384 bits"
-             : NULL;
-}
-
 /* A private key from PEM or DER, to be freed; or NULL, and why in secret. */
 static EVP_PKEY *read_key(const char *bytes, size_t length, password *secret) {
   EVP_PKEY *key = NULL;
   bool found = false;
   if (length > 0 && bytes[0] == 0x30)
     key = from_der((const unsigned char *)bytes, (long)length, secret);
-  if (key == NULL && !secret->asked)
+  if (key == NULL && !secret->asked && secret->reason == NULL)
     key = from_pem(bytes, length, secret, &found);
-  if (key == NULL) {
+  if (key == NULL)
     explain(secret, found);
-  } else if (core_key_refusal(key) != NULL) {
-    refuse(secret, "limit", core_key_refusal(key));
-    EVP_PKEY_free(key);
-    key = NULL;
-  }
   ERR_clear_error();
   return key;
 }

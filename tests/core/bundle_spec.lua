@@ -219,6 +219,17 @@ describe("core.bundle", function()
       assert.same({ certificates = {} }, bundle.pkcs12(pfx ""))
     end)
 
+    it("refuses a key that it would take minutes to read, or that is too long", function()
+      local function holding(kind, bytes)
+        return pfx(plain_safe(sequence(KEY_BAG, der(0xA0, sequence("\2\1\0", sequence(kind), der(4, bytes))))))
+      end
+      local big = der(2, "\x7F" .. ("\xFF"):rep(8000))
+      refused("parse", "cannot read the PKCS #12: a DSA or DH key, which serves no TLS",
+        bundle.pkcs12(holding("\6\7\x2A\x86\x48\xCE\x38\4\1" .. sequence(big, big, "\2\1\3"), big)))
+      refused("limit", "cannot read the PKCS #12: a key of more than 16384 bits",
+        bundle.pkcs12(holding("\6\9\x2A\x86\x48\x86\xF7\x0D\1\1\1\5\0", ("x"):rep(16384))))
+    end)
+
     it("refuses more than 16 MiB", function()
       refused("limit", "cannot read the PKCS #12: more than 16 MiB", bundle.pkcs12(("x"):rep(16 * 1024 * 1024 + 1)))
     end)

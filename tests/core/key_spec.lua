@@ -33,7 +33,7 @@ end
 local function der(tag, content)
   local length = #content
   local octets = length < 128 and string.char(length)
-    or length < 65536 and "\x82" .. string.pack(">I2", length)
+    or length < 65536 and "\x82" .. string.pack(">I2", length) or "\x83" .. string.pack(">I3", length)
   return string.char(tag) .. octets .. content
 end
 
@@ -239,6 +239,34 @@ describe("core.key", function()
       assert.is_nil(loaded)
       assert.equal("cannot read the private key: an RSA key of more than 16384 bits", message)
       assert.equal("limit", code)
+    end)
+
+    -- A PKCS #8 key whose public half is a power modulo a prime of so many octets.
+    local function discrete(octets)
+      local function integer(bytes) return der(2, bytes) end
+      local big = "\x7F" .. ("\xFF"):rep(octets)
+      return der(0x30, integer "\0" .. der(0x30, der(6, "\x2A\x86\x48\xCE\x38\4\1") .. der(0x30, integer(big)
+        .. integer(big) .. integer "\3")) .. der(4, integer("\x5F" .. ("\xFF"):rep(octets))))
+    end
+
+    it("refuses a DSA key at once, however long it is", function()
+      for _, octets in ipairs { 256, 100000 } do
+        local before = require("core.host").clock()
+        assert.same({ nil, "cannot read the private key: a DSA or DH key, which serves no TLS", "parse" },
+          { key.load(discrete(octets)) })
+        assert.is_true(require("core.host").clock() - before < 2)
+      end
+      run("openssl dsaparam -genkey 1024 2>/dev/null | openssl dsa -out dsa.pem 2>/dev/null")
+      assert.same({ nil, "cannot read the private key: a DSA or DH key, which serves no TLS", "parse" },
+        { key.load(read "dsa.pem") })
+    end)
+
+    it("refuses a key of more than 16 KiB, which is none that could be used", function()
+      local long = der(0x30, der(2, "\0") .. der(0x30, der(6, "\x2A\x86\x48\xCE\x3D\2\1")
+        .. der(6, "\x2A\x86\x48\xCE\x3D\3\1\7")) .. der(4, ("\1"):rep(16 * 1024)))
+      for _, bytes in ipairs { long, der(0x30, der(2, ("\1"):rep(16 * 1024))) } do
+        assert.same({ nil, "cannot read the private key: a key of more than 16384 bits", "limit" }, { key.load(bytes) })
+      end
     end)
 
     it("keeps the fingerprint of a key whose curve is written out in full", function()
