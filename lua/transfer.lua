@@ -28,17 +28,26 @@ local function leaf_of(pile)
   return chain[1]
 end
 
--- A pending request whose key is here must be completed: its key would be lost.
-local function refuse_pending(db, leaf)
+-- The pending request that waits for this certificate, or false.
+local function pending(db, leaf)
   local rows, message, code = certificates.with_key(db, leaf:public_key())
   if not rows then return nil, message, code end
   for _, row in ipairs(rows) do
-    if flow.holds(completion.from, row.state) then
-      return nil, ("request %d waits for this certificate; complete it with: certwright complete-request %d "
-        .. "--file FILE"):format(row.id, row.id), "exists"
-    end
+    if flow.holds(completion.from, row.state) then return row end
   end
-  return true
+  return false
+end
+
+-- A certificate that a request waits for completes it, as it does in Exchange:
+-- its key and its name are here.
+local function complete(context, row, leaf, pile, args)
+  if args.name or args.exportable then
+    return nil, ("request %d '%s' waits for this certificate, with a name and a key that stay as they are: import "
+      .. "it without %s"):format(row.id, text.escape(row.friendly_name), args.name and "--name" or "--exportable"), "exists"
+  end
+  return flow.locked(context, row.id, function()
+    return completion.complete(context, row, leaf, pile.certificates)
+  end)
 end
 
 -- The first of these that may be a friendly name.
@@ -96,34 +105,49 @@ local function add_object(context, leaf, pile, args)
   end)
 end
 
---- Takes in a certificate, with its key where there is one. One that is here
--- already stays as it is, but for a key that it had not.
+-- Puts the certificate where it belongs: into the request that waits for it, to
+-- the object that has it already, or into a new one.
+local function put(context, leaf, pile, args)
+  local row, message, code = pending(context.db, leaf)
+  if row == nil then return nil, message, code end
+  if row then
+    local ok
+    ok, message, code = complete(context, row, leaf, pile, args)
+    if not ok then return nil, message, code end
+    return row.id, "completed"
+  end
+  row, message, code = find(context.db, leaf)
+  if row == nil then return nil, message, code end
+  local id, what = row and row.id or 0, "there"
+  if not row then
+    what = "imported"
+    if not context.dry_run then id, message, code = add_object(context, leaf, pile, args) end
+  elseif pile.key and not row.has_private_key then
+    what = "key"
+    if not context.dry_run then id, message, code = add_key(context, row, pile.key, args.exportable or false) end
+  end
+  if not id then return nil, message, code end
+  return id, what
+end
+
+--- Takes in a certificate, with its key where there is one.  A request that
+-- waits for it is completed; one that is here already stays as it is, but for a
+-- key that it had not.
 -- @param pile as unpacking.files returns it
 -- @param args { name =, exportable = }
--- @return id (0 in a dry run), leaf | nil, message, code
+-- @return id (0: a new one, in a dry run), leaf, "imported" | "completed" | "key"
+--   | "there" | nil, message, code
 function M.import(context, pile, args)
   local leaf, message, code = leaf_of(pile)
   if not leaf then return nil, message, code end
   local ok
   ok, message, code = completion.refuse_ca(leaf:fields())
   if ok and args.name then ok, message, code = names.friendly(args.name) end
-  if ok then ok, message, code = refuse_pending(context.db, leaf) end
   if not ok then return nil, message, code end
-  local row
-  row, message, code = find(context.db, leaf)
-  if row == nil then return nil, message, code end
-  local id
-  if context.dry_run then
-    id = row and row.id or 0
-  elseif row and (row.has_private_key or not pile.key) then
-    id = row.id
-  elseif row then
-    id, message, code = add_key(context, row, pile.key, args.exportable or false)
-  else
-    id, message, code = add_object(context, leaf, pile, args)
-  end
-  if not id then return nil, message, code end
-  return id, leaf
+  local id, what
+  id, what, code = put(context, leaf, pile, args)
+  if not id then return nil, what, code end
+  return id, leaf, what
 end
 
 -- What a pending object has: its request.
@@ -144,13 +168,14 @@ local function export_pfx(context, row, chain, options)
   if not row.has_private_key then
     return nil, ("cannot export %d as pfx: its key is not here"):format(row.id), "missing"
   elseif not row.exportable then
-    return nil, ("cannot export %d as pfx: its key is not exportable; it was not made or imported with --exportable")
-      :format(row.id), "denied"
+    return nil, ("cannot export %d as pfx: its key is not exportable, as it was made or imported without "
+      .. "--exportable; one that is: certwright new-request --from %d --exportable"):format(row.id, row.id), "denied"
   end
   local secret <close>, message, code = key.open(context:path("keys", row.id .. ".pem"))
   if not secret then return nil, message, code end
+  local name = row.friendly_name:gsub("[\xF0-\xF4][\x80-\xBF]*", "\u{FFFD}") -- none of which a BMPString can hold
   return bundle.write_pkcs12 {
-    certificates = chain, key = secret, name = row.friendly_name, password = options.password, form = options.pfx,
+    certificates = chain, key = secret, name = name, password = options.password, form = options.pfx,
   }
 end
 

@@ -32,6 +32,23 @@ local function preview(fields, pile, args)
   }, { "subject", "domains", "key", "fingerprint", "not_before", "not_after", "has_private_key", "exportable" })
 end
 
+local DONE = {
+  imported = "is imported", completed = "waited for this certificate and is completed,", key = "is here already, now",
+  there = "is here already,",
+}
+
+-- What --dry-run says, and the object that is there, or would be.
+local function plan(context, id, leaf, what, pile, args)
+  if what == "completed" then
+    context:say("would complete request %d with %s", id, tostring(leaf))
+  else
+    context:say("would %s %s %s its key", what == "imported" and "import" or ("find as %d"):format(id), tostring(leaf),
+      pile.key and "with" or "without")
+  end
+  if id == 0 then return preview(leaf:fields(), pile, args) end
+  return object.read(context, id)
+end
+
 return {
   summary = "take in a certificate made elsewhere, with its key",
   role = "operator",
@@ -51,21 +68,16 @@ return {
     local pile
     pile, message, code = read(args)
     if not pile then return nil, message, code end
-    local id, leaf
-    id, leaf, code = transfer.import(context, pile, args)
-    if not id then return nil, leaf, code end
-    if context.dry_run then
-      context:say("would import %s %s its key", tostring(leaf), pile.key and "with" or "without")
-      if id == 0 then return preview(leaf:fields(), pile, args) end
-    end
+    local id, leaf, what
+    id, leaf, what = transfer.import(context, pile, args)
+    if not id then return nil, leaf, what end
+    if context.dry_run then return plan(context, id, leaf, what, pile, args) end
     local row
     row, message, code = certificates.get(db, id)
     if not row then return nil, message, code end
-    if not context.dry_run then
-      context:say("%d '%s' is imported %s its key: valid until %s, SHA-256 %s", id, text.escape(row.friendly_name),
-        row.has_private_key and "with" or "without", text.time(row.not_after), row.fingerprint)
-      for _, warning in ipairs(row.warnings) do context:warn("%s", text.escape(warning.message)) end
-    end
+    context:say("%d '%s' %s %s its key: valid until %s, SHA-256 %s", id, text.escape(row.friendly_name), DONE[what],
+      row.has_private_key and "with" or "without", text.time(row.not_after), row.fingerprint)
+    for _, warning in ipairs(row.warnings) do context:warn("%s", text.escape(warning.message)) end
     return object.fields(context, row)
   end,
 }

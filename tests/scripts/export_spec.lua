@@ -2,6 +2,8 @@
 
 local here = debug.getinfo(1, "S").source:match "^@(.-)scripts/[^/]*$"
 local Desk = dofile(here .. "support/desk.lua")
+local lfs = require "lfs"
+local process = require "core.process"
 
 describe("export", function()
   local desk, made, outside, password, out
@@ -70,6 +72,72 @@ describe("export", function()
     assert.same({ "exported", "with its key" }, { history[#history].event, history[#history].detail })
   end)
 
+  describe("as pfx, modern or legacy, with a name and a password beyond ASCII,", function()
+    local wide
+    local function run(...)
+      local result = assert(process.run { ... })
+      assert.equal(0, result.status, result.stdout .. result.stderr)
+      return result.stdout
+    end
+
+    before_each(function()
+      wide = desk:write("wide", "Пароль-ü-パス 7\n")
+      desk:done("remove", "1")
+      desk:done("import", desk:write("chain.pem", desk:read(made .. "/cert.pem") .. desk:read(outside .. "/cert.pem")),
+        "--key", made .. "/key.pem", "--exportable", "--name", "Müller, Post \u{1F512}")
+    end)
+
+    it("is read by GnuTLS, which finds AES-256 and SHA-256, or 3DES and SHA-1", function()
+      local word = desk:read(wide):match "[^\n]+"
+      for kind, found in pairs { modern = { "SHA256 (", "AES-256-CBC", "100000" }, legacy = { "SHA1 (", "3DES-CBC", "2048" } } do
+        os.remove(out)
+        desk:done("export", "2", "--pfx", kind, "--password-file", wide, "--out", out)
+        local said = run("certtool", "--p12-info", "--inraw", "--password", word, "--infile", out)
+        assert.is_truthy(said:find("MAC: " .. found[1], 1, true), said)
+        for _, pattern in ipairs { "Cipher: (%S+)", "Iteration count: (%d+)" } do
+          for word_ in said:gmatch(pattern) do
+            assert.equal(found[pattern:find "Cipher" and 2 or 3], word_)
+          end
+        end
+        assert.is_truthy(said:find("Friendly name: Müller, Post \u{FFFD}\n", 1, true), said)
+        assert.same({ [leaf()] = true, [issuer()] = true }, { [fingerprints(said)[1]] = true, [fingerprints(said)[2]] = true })
+        assert.is_truthy(said:find("BEGIN ENCRYPTED PRIVATE KEY", 1, true))
+        local wrong = assert(process.run { "certtool", "--p12-info", "--inraw", "--password", "x", "--infile", out })
+        assert.is_truthy((wrong.stdout .. wrong.stderr):find "[Ee]rror")
+      end
+    end)
+
+    it("is taken in by NSS with its key, which gives it back", function()
+      for _, kind in ipairs { "modern", "legacy" } do
+        os.remove(out)
+        desk:done("export", "2", "--pfx", kind, "--password-file", wide, "--out", out)
+        local folder, back = "sql:" .. desk.lab:folder("nss " .. kind), desk.path .. "/back.pfx"
+        run("certutil", "-N", "-d", folder, "--empty-password")
+        run("pk12util", "-i", out, "-w", wide, "-d", folder, "-K", "")
+        assert.is_truthy(run("certutil", "-K", "-d", folder):find("Müller, Post \u{FFFD}", 1, true))
+        os.remove(back)
+        run("pk12util", "-o", back, "-n", "Müller, Post \u{FFFD}", "-w", wide, "-d", folder, "-K", "")
+        desk:clear()
+        local object = desk:done("import", back, "--password-file", wide, "--exportable", "--name",
+          "Müller, Post \u{1F512}")
+        assert.same({ leaf(), true, 1 }, { object.fingerprint, object.has_private_key, object.id })
+        desk:done("remove", "1")
+        desk:done("import", back, "--password-file", wide, "--exportable")
+      end
+    end)
+  end)
+
+  it("a pfx has its mode before a byte is in it", function()
+    local trace = desk.path .. "/trace"
+    local result = assert(process.run { "sh", "-c", 'umask 0; exec "$@"', "sh", "strace", "-f", "-o", trace, "-e",
+      "trace=openat,open", Desk.program, "--site", desk.site, "--state", desk.state, "export", "1", "--pfx", "modern",
+      "--password-file", password, "--out", out })
+    assert.equal(0, result.status, result.stderr)
+    local line = desk:read(trace):match "[^\n]*%.out%.%x+\"[^\n]*O_CREAT[^\n]*"
+    assert.is_truthy(line, desk:read(trace))
+    for _, flag in ipairs { "O_EXCL", "O_NOFOLLOW", "0600" } do assert.is_truthy(line:find(flag, 1, true), line) end
+  end)
+
   it("what was exported as pfx can be imported elsewhere, twice", function()
     for _, kind in ipairs { "modern", "legacy" } do
       os.remove(out)
@@ -98,8 +166,8 @@ describe("export", function()
     it("a key that is not exportable, or is not here", function()
       desk:done("remove", "1")
       desk:done("import", made .. "/cert.pem", "--key", made .. "/key.pem")
-      desk:refuses(1, "denied", "cannot export 2 as pfx: its key is not exportable; it was not made or imported with "
-        .. "--exportable", "export", "2", "--form", "pfx", "--password-file", password, "--out", out)
+      desk:refuses(1, "denied", "cannot export 2 as pfx: its key is not exportable, as it was made or imported without "
+        .. "--exportable; one that is: certwright new-request --from 2 --exportable", "export", "2", "--form", "pfx", "--password-file", password, "--out", out)
       local other = desk.lab:certificate { names = { "b.test" }, ca = outside }
       desk:done("import", other .. "/cert.pem")
       desk:refuses(1, "missing", "cannot export 3 as pfx: its key is not here", "export", "3", "--form", "pfx",
@@ -113,6 +181,26 @@ describe("export", function()
       assert.equal("mine", desk:read(out))
       desk:done("export", "1", "--out", out, "--yes")
       assert.same({ leaf(), issuer() }, fingerprints(desk:read(out)))
+    end)
+
+    it("to follow a link, whatever is said", function()
+      local target = desk:write("target", "mine")
+      for _, place in ipairs { target, desk.path .. "/nowhere" } do
+        os.remove(out)
+        assert(lfs.link(place, out, true))
+        desk:refuses(1, "exists", "'LAB/out' exists already; say --yes to replace it", "export", "1", "--pfx", "modern",
+          "--password-file", password, "--out", out)
+        desk:refuses(1, "exists", "cannot write 'LAB/out': not a regular file", "export", "1", "--pfx", "modern",
+          "--password-file", password, "--out", out, "--yes")
+        assert.same({ "mine", "link" }, { desk:read(target), lfs.symlinkattributes(out, "mode") })
+        assert.is_nil(lfs.attributes(desk.path .. "/nowhere"))
+      end
+    end)
+
+    it("a password that is not UTF-8, which readers would take for another", function()
+      desk:refuses(1, "parse", "cannot make a PKCS #12: the password is not UTF-8", "export", "1", "--pfx", "modern",
+        "--password-file", desk:write("latin", "M\xFCll\n"), "--out", out)
+      assert.is_nil(lfs.attributes(out))
     end)
 
     it("what is not there, and options that do not go together", function()

@@ -60,7 +60,12 @@ describe("import", function()
         "pass:secret"))
       local chain = desk:read(made .. "/cert.pem") .. desk:read(outside .. "/cert.pem")
       local cert_file = desk:write("chain.pem", chain)
+      local old = desk:write("old.pem", desk:openssl("pkey", "-in", made .. "/key.pem", "-traditional", "-aes-256-cbc",
+        "-passout", "pass:secret"))
+      assert.is_truthy(desk:read(old):find("DEK-Info: AES-256-CBC", 1, true))
       for _, words in ipairs {
+        { cert_file, "--key", old, "--password-file", password },
+        { desk:write("old one.pem", desk:read(old) .. chain), "--password-file", password },
         { desk:write("one.pem", chain .. desk:read(made .. "/key.pem")) },
         { desk:write("sealed one.pem", desk:read(sealed) .. chain), "--password-file", password },
         { cert_file, "--key", made .. "/key.pem" },
@@ -148,12 +153,47 @@ describe("import", function()
         pfx("rc2.pfx", "-legacy"), "--password-file", password)
     end)
 
-    it("the certificate of a request that waits here: its key would be lost", function()
-      local id, _, request = desk:ask("--domain", "a.test")
+  end)
+
+  describe("of the certificate that a request waits for", function()
+    it("completes that, whether or not its key comes along", function()
+      for _, with_key in ipairs { false, true } do
+        desk:clear()
+        local id, _, request = desk:ask("--domain", "a.test", "--name", "mail")
+        local file = desk:sign(request)
+        if with_key then
+          file = desk:write("both.pem", desk:read(file) .. desk:read(desk.state .. "/keys/1.pem"), "600")
+        end
+        local before = desk:snapshot()
+        local _, said = desk:done("import", file, "--dry-run")
+        assert.matches("^would complete request 1 with cert \"a.test\" until %S+\n$", said.stderr)
+        assert.is_true(before == desk:snapshot())
+        local object, result = desk:done("import", file)
+        assert.same({ id, "completed", "mail", true }, { tostring(object.id), object.state, object.friendly_name,
+          object.has_private_key })
+        assert.matches("^1 'mail' waited for this certificate and is completed, with its key: valid until ", result.stderr)
+        assert.equal("completed", desk:done("show", id).history[2].event)
+        assert.equal(1, #desk:done "list")
+        _, result = desk:done("import", file)
+        assert.matches("^1 'mail' is here already, with its key: valid until ", result.stderr)
+      end
+    end)
+
+    it("keeps its name, and whether its key may leave", function()
+      local _, _, request = desk:ask("--domain", "a.test")
+      local file = desk:sign(request)
       local before = desk:snapshot()
-      desk:refuses(1, "exists", "request 1 waits for this certificate; complete it with: certwright complete-request 1 "
-        .. "--file FILE", "import", desk:sign(request))
+      for option, words in pairs { ["--name"] = { "--name", "x" }, ["--exportable"] = { "--exportable" } } do
+        desk:refuses(1, "exists", "request 1 'a.test' waits for this certificate, with a name and a key that stay as they "
+          .. "are: import it without " .. option, "import", file, table.unpack(words))
+      end
       assert.is_true(before == desk:snapshot())
+    end)
+
+    it("refuses one that cannot serve", function()
+      local id, _, request = desk:ask("--domain", "a.test")
+      desk:refuses(1, "expired", "the certificate 'a.test' expired on TIME", "import", desk:sign(request,
+        { from = -20, to = -10 }))
       assert.equal("created", desk:done("show", id).state)
     end)
   end)
