@@ -2,6 +2,7 @@
 -- null where a field does not apply, and [] for an empty list.
 
 local dkjson = require "dkjson"
+local text = require "text"
 
 local M = {}
 
@@ -18,9 +19,18 @@ function M.object(t, order)
   return setmetatable(t or {}, { __jsontype = "object", __jsonorder = order })
 end
 
---- One JSON value as text.
+local function escaped(code)
+  if code < 0x10000 then return ("\\u%04x"):format(code) end
+  code = code - 0x10000
+  return ("\\u%04x\\u%04x"):format(0xD800 | code >> 10, 0xDC00 | code & 0x3FF)
+end
+
+--- One JSON value as text, which a terminal may show: of strings, what nobody
+-- would see stands as \uXXXX.
 function M.encode(value)
-  return dkjson.encode(value, { indent = true })
+  local encoded = dkjson.encode(value, { indent = true })
+  if not encoded:find "[\x7F-\xFF]" then return encoded end
+  return (encoded:gsub("[^\n]+", function(line) return text.replace_hidden(line, escaped) end))
 end
 
 --- One JSON value on one line, for the store.
@@ -30,8 +40,8 @@ end
 
 --- The value of a JSON text.
 -- @return value | nil, message, "parse"
-function M.decode(text)
-  local value, _, message = dkjson.decode(text, 1, nil)
+function M.decode(encoded)
+  local value, _, message = dkjson.decode(encoded, 1, nil)
   if message then return nil, "cannot read JSON: " .. message, "parse" end
   return value
 end

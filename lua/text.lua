@@ -3,11 +3,13 @@
 local M = {}
 
 -- Code points that could deceive a reader or drive a terminal: controls,
--- bidirectional marks and overrides, invisible ones (Unicode TR 36, TR 9).
+-- bidirectional marks and overrides (UAX 9), those that nobody sees (Unicode's
+-- Default_Ignorable_Code_Point, and the blank of Braille).
 local HIDDEN = {
-  { 0x00, 0x1F }, { 0x7F, 0x9F }, { 0xAD, 0xAD }, { 0x61C, 0x61C }, { 0x180E, 0x180E },
-  { 0x200B, 0x200F }, { 0x2028, 0x202E }, { 0x2060, 0x206F }, { 0xFE00, 0xFE0F },
-  { 0xFEFF, 0xFEFF }, { 0xFFF9, 0xFFFB }, { 0xE0000, 0xE0FFF },
+  { 0x00, 0x1F }, { 0x7F, 0x9F }, { 0xAD, 0xAD }, { 0x34F, 0x34F }, { 0x61C, 0x61C }, { 0x115F, 0x1160 },
+  { 0x17B4, 0x17B5 }, { 0x180B, 0x180F }, { 0x200B, 0x200F }, { 0x2028, 0x202E }, { 0x2060, 0x206F },
+  { 0x2800, 0x2800 }, { 0x3164, 0x3164 }, { 0xFE00, 0xFE0F }, { 0xFEFF, 0xFEFF }, { 0xFFA0, 0xFFA0 },
+  { 0xFFF0, 0xFFFB }, { 0x1BCA0, 0x1BCA3 }, { 0x1D173, 0x1D17A }, { 0xE0000, 0xE0FFF },
 }
 
 local function is_hidden(code)
@@ -17,16 +19,22 @@ local function is_hidden(code)
   return false
 end
 
+--- Replaces the characters of a UTF-8 text that nobody should meet unawares.
+-- @param shown function(code point) -> what stands in its place
+function M.replace_hidden(text, shown)
+  return (text:gsub(utf8.charpattern, function(character)
+    local code = utf8.codepoint(character)
+    if is_hidden(code) then return shown(code) end
+  end))
+end
+
 --- Text from a certificate, a CA or a server, made safe to show.
 -- Control, bidirectional and invisible characters become \u{XXXX}; bytes that
 -- are no UTF-8 become U+FFFD.
 function M.escape(text)
   if not text:find "[^\x20-\x7E]" then return text end
   if not utf8.len(text) then text = text:gsub("[\x80-\xFF]", "\u{FFFD}") end
-  return (text:gsub(utf8.charpattern, function(character)
-    local code = utf8.codepoint(character)
-    if is_hidden(code) then return ("\\u{%04X}"):format(code) end
-  end))
+  return M.replace_hidden(text, function(code) return ("\\u{%04X}"):format(code) end)
 end
 
 --- The first control, bidirectional or invisible character of a UTF-8 text, as a
@@ -50,13 +58,14 @@ function M.escape_lines(text)
   return (table.concat(lines, "\n"):gsub("%s+$", ""))
 end
 
---- Names in one line; one that holds a comma, quote or blank is quoted, so
--- that it never looks like two.
+--- Names in one line; one that holds a comma, quote, blank or what is not ASCII
+-- (which has commas and blanks of its own) is quoted, so that it never looks like
+-- two.
 function M.names(list)
   local shown = {}
   for i, name in ipairs(list) do
     name = M.escape(name)
-    shown[i] = name:find '[,"%s]' and '"' .. name:gsub('["\\]', "\\%0") .. '"' or name
+    shown[i] = name:find '[,"%s\x80-\xFF]' and '"' .. name:gsub('["\\]', "\\%0") .. '"' or name
   end
   return table.concat(shown, ", ")
 end

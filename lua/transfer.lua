@@ -43,7 +43,8 @@ end
 local function complete(context, row, leaf, pile, args)
   if args.name or args.exportable then
     return nil, ("request %d '%s' waits for this certificate, with a name and a key that stay as they are: import "
-      .. "it without %s"):format(row.id, text.escape(row.friendly_name), args.name and "--name" or "--exportable"), "exists"
+      .. "it without %s"):format(row.id, text.escape(row.friendly_name), args.name and "--name" or "--exportable"),
+      "exists"
   end
   return flow.locked(context, row.id, function()
     return completion.complete(context, row, leaf, pile.certificates)

@@ -60,7 +60,7 @@ return {
     { "--name", "friendly name; else the one in FILE, or the common name", argument = "NAME" },
     { "--exportable", "the key may be exported later" },
   },
-  text = function(fields) return fields.id and object.text(fields) end,
+  text = function(fields, context) return fields.id and object.text(fields, context) end,
 
   run = function(args, context)
     local db, message, code = context:write()
@@ -78,6 +78,9 @@ return {
     context:say("%d '%s' %s %s its key: valid until %s, SHA-256 %s", id, text.escape(row.friendly_name), DONE[what],
       row.has_private_key and "with" or "without", text.time(row.not_after), row.fingerprint)
     for _, warning in ipairs(row.warnings) do context:warn("%s", text.escape(warning.message)) end
+    if row.has_private_key then
+      context:next(row.wish and "certwright enroll %d" or "certwright assign-services %d --services LIST", id)
+    end
     return object.fields(context, row)
   end,
 }

@@ -78,6 +78,14 @@ describe("import", function()
       end
     end)
 
+    it("one, and shows it and what comes next", function()
+      local result = desk:run("import", made .. "/cert.pem", "--key", made .. "/key.pem")
+      assert.equal(0, result.status, result.stderr)
+      assert.matches("^Id +1\nName +a%.test\nState +completed\n", result.stdout)
+      assert.matches("^1 'a%.test' is imported with its key: valid until .-\nnext: certwright assign%-services 1 "
+        .. "%-%-services LIST\n$", result.stderr)
+    end)
+
     it("a name, and whether the key may leave again", function()
       local object = imports(pfx "pair.pfx", "--password-file", password, "--name", "mail", "--exportable")
       assert.same({ "mail", true }, { object.friendly_name, object.exportable })
