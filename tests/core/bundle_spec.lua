@@ -230,6 +230,15 @@ describe("core.bundle", function()
         bundle.pkcs12(holding("\6\9\x2A\x86\x48\x86\xF7\x0D\1\1\1\5\0", ("x"):rep(16384))))
     end)
 
+    it("refuses more than 100 certificates", function()
+      local many = {}
+      for i = 1, 101 do many[i] = chain[2] end
+      local function written() return assert(bundle.write_pkcs12 { certificates = many, password = "x", form = "legacy" }) end
+      refused("limit", "cannot read the PKCS #12: more than 100 certificates", bundle.pkcs12(written(), "x"))
+      many[101] = nil
+      assert.equal(100, #assert(bundle.pkcs12(written(), "x")).certificates)
+    end)
+
     it("refuses more than 16 MiB", function()
       refused("limit", "cannot read the PKCS #12: more than 16 MiB", bundle.pkcs12(("x"):rep(16 * 1024 * 1024 + 1)))
     end)

@@ -2,6 +2,7 @@
 
 local here = debug.getinfo(1, "S").source:match "^@(.-)scripts/[^/]*$"
 local Desk = dofile(here .. "support/desk.lua")
+local process = require "core.process"
 
 describe("import", function()
   local desk, made, outside, password
@@ -204,6 +205,22 @@ describe("import", function()
         { from = -20, to = -10 }))
       assert.equal("created", desk:done("show", id).state)
     end)
+  end)
+
+  it("reads standard input, and no more than 16 MiB of it", function()
+    local object = desk:done("import", "-", "--key", made .. "/key.pem", { stdin = desk:read(made .. "/cert.pem") })
+    assert.equal("a.test", object.common_name)
+    local result = assert(process.run { "sh", "-c", '"$@" </dev/zero', "sh", Desk.program, "--site", desk.site, "--state",
+      desk.state, "import", "-" })
+    assert.same({ 1, "", "certwright: cannot read 'standard input': more than 16777216 bytes\n" }, { result.status, result.stdout,
+      result.stderr })
+  end)
+
+  it("has a friendly name of its own where the one in a PKCS #12 is none", function()
+    for _, name in ipairs { ("x"):rep(70000), "12", "\u{202E}evil", "a/b" } do
+      desk:clear()
+      assert.equal("a.test", desk:done("import", pfx("pair.pfx", "-name", name), "--password-file", password).friendly_name)
+    end
   end)
 
   it("--dry-run says what it would do, and changes nothing", function()
