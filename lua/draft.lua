@@ -31,15 +31,13 @@ local function service_names(site, services)
   return list
 end
 
--- The host's fully qualified name.
+-- The host's fully qualified name, as far as it is known.
 local function full_name()
   local name = host.name()
-  if name:find "%." then return name end
+  if name:find(".", 1, true) then return name end
   local result = require("core.process").run({ "hostname", "-f" }, { timeout = 5 })
-  local full = result and result.status == 0 and result.stdout:match "^(%S+)"
-  if full and full:find "%." and not full:find "^localhost%." then return full end
-  return nil, ("--include-fqdn: this host, '%s', has no full name (hostname -f says '%s'): give --domain, or name it "
-    .. "in /etc/hosts"):format(text.escape(name), text.escape(full or "nothing")), "usage"
+  local full = result and result.status == 0 and result.stdout:match "^%S+"
+  return full and full:find(".", 1, true) and full or name
 end
 
 -- The names that switches ask for.
@@ -55,9 +53,11 @@ local function switched(args, site)
     for _, domain in ipairs(accepted) do list[#list + 1] = "autodiscover." .. domain:gsub("^%*%.", "") end
   end
   if args.include_fqdn then
-    local name, message, code = full_name()
-    if not name then return nil, message, code end
-    list[#list + 1] = name
+    list[#list + 1] = full_name()
+    if not list[#list]:find(".", 1, true) then
+      return nil, ("--include-fqdn: this host, '%s', has no full name: name it in /etc/hosts, or give --domain"):format(
+        text.escape(list[#list])), "usage"
+    end
   end
   if args.include_hostname then list[#list + 1] = host.name():match "^[^.]+" end
   return list
