@@ -10,13 +10,14 @@ BUILD = build
 PROGRAM = certwright
 
 # What the program is made of, what demo and tests run against.
-DEPS = gcc make pkg-config liblua5.4-dev libssl-dev libsqlite3-dev \
+DEPS = gcc make pkg-config liblua5.4-dev libssl-dev libsqlite3-dev libcurl4-openssl-dev \
   lua-filesystem lua-argparse lua-dkjson lua-readline
 SERVERS = nginx-light postfix dovecot-imapd dovecot-pop3d openssl hostname
 TESTING = lua5.4 lua-busted lua-check clang-format socat strace tmux procps zip
 FUZZING = clang libclang-rt-dev llvm
 
 LIBRARIES = lua5.4 openssl sqlite3
+MODULES = libcurl
 SEARCH_PATH = /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LOCALE = C.UTF-8
 
@@ -26,11 +27,11 @@ WARN = -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion \
 HARDEN = -fPIE -fstack-protector-strong $(if $(findstring -O,$(CFLAGS)),-D_FORTIFY_SOURCE=2)
 DEFINES = -D_GNU_SOURCE -DVERSION='"$(VERSION)"' \
   -DLUA_CMODULES='"/usr/lib/$(shell $(CC) -print-multiarch)/lua/5.4"' \
-  -DSEARCH_PATH='"$(SEARCH_PATH)"' -DLOCALE='"$(LOCALE)"'
-OBJECTS = $(patsubst core/%.c,$(BUILD)/%.o,$(wildcard core/*.c))
+  -DSEARCH_PATH='"$(SEARCH_PATH)"' -DLOCALE='"$(LOCALE)"' -DBUILD='"$(BUILD)"'
+OBJECTS = $(patsubst core/%.c,$(BUILD)/%.o,$(filter-out core/http.c,$(wildcard core/*.c)))
 SHARE = $(DESTDIR)$(PREFIX)/share/certwright
 
-$(PROGRAM): $(OBJECTS) $(TEST_OBJECTS)
+$(PROGRAM): $(OBJECTS) $(TEST_OBJECTS) | $(BUILD)/http.so
 	@echo "  LINK $@"
 	@$(CC) $(CFLAGS) -pie -Wl,--as-needed -Wl,-z,relro -Wl,-E -o $@ $^ \
 	  $(LDFLAGS) $$(pkg-config --libs $(LIBRARIES)) -lm
@@ -39,6 +40,12 @@ $(BUILD)/%.o: core/%.c Makefile | $(BUILD)/libraries
 	@echo "  CC   $<"
 	@$(CC) $(CFLAGS) $(WARN) $(HARDEN) $(DEFINES) \
 	  $$(pkg-config --cflags $(LIBRARIES)) -MMD -MP -c -o $@ $<
+
+# HTTP is a module of its own: only commands that need it load libcurl.
+$(BUILD)/http.so: core/http.c core/core.h Makefile | $(BUILD)/libraries
+	@echo "  LINK $@"
+	@$(CC) $(CFLAGS) $(WARN) $(filter-out -fPIE,$(HARDEN)) -fPIC -shared -Wl,-z,relro $(DEFINES) \
+	  $$(pkg-config --cflags $(LIBRARIES) $(MODULES)) -o $@ $< $$(pkg-config --libs $(MODULES))
 
 $(BUILD)/%.o: tests/%.c Makefile | $(BUILD)/libraries
 	@echo "  CC   $<"
@@ -53,7 +60,7 @@ $(BUILD)/fuzz-%.o: tests/fuzz/%.c Makefile | $(BUILD)/libraries
 # A missing library is named, with what installs it.
 $(BUILD)/libraries:
 	@mkdir -p $(BUILD)
-	@pkg-config --print-errors --exists $(LIBRARIES) || \
+	@pkg-config --print-errors --exists $(LIBRARIES) $(MODULES) || \
 	  { echo "certwright: a package is missing (see above): run 'make deps'" >&2; exit 1; }
 	@touch $@
 
@@ -114,15 +121,16 @@ check:
 	@tests/layers
 
 install: $(PROGRAM)
-	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/certwright $(SHARE)
 	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/certwright
+	install -m 644 $(BUILD)/http.so $(DESTDIR)$(PREFIX)/lib/certwright/http.so
 	cp -R lua scripts $(SHARE)/
 	cat core/*.c > $(SHARE)/reference.txt
 	chmod -R u=rwX,go=rX $(SHARE)
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/certwright
-	rm -rf $(SHARE)
+	rm -rf $(SHARE) $(DESTDIR)$(PREFIX)/lib/certwright
 
 clean:
 	rm -rf $(BUILD) $(PROGRAM) certwright-asan

@@ -315,10 +315,15 @@ static int l_tostring(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-    {"covers", l_covers},         {"der", l_der},
-    {"fields", cert_fields},      {"fingerprint", l_fingerprint},
-    {"matches", l_matches},       {"pem", l_pem},
-    {"public_key", l_public_key}, {NULL, NULL},
+    {"covers", l_covers},
+    {"der", l_der},
+    {"extensions", cert_extensions},
+    {"fields", cert_fields},
+    {"fingerprint", l_fingerprint},
+    {"matches", l_matches},
+    {"pem", l_pem},
+    {"public_key", l_public_key},
+    {NULL, NULL},
 };
 
 static const luaL_Reg metamethods[] = {

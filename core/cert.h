@@ -42,6 +42,7 @@ void cert_date(char text[CERT_DATE_SIZE], const ASN1_TIME *time);
 bool cert_covers(X509 *certificate, const char *name, size_t length,
                  bool strictly);
 int cert_fields(lua_State *L);
+int cert_extensions(lua_State *L);
 
 /* chain.c */
 

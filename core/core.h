@@ -279,12 +279,14 @@ int luaopen_core_cert(lua_State *L);
 int luaopen_core_file(lua_State *L);
 int luaopen_core_generation(lua_State *L);
 int luaopen_core_host(lua_State *L);
+int luaopen_core_http(lua_State *L); /* of a shared object */
 int luaopen_core_interrupt(lua_State *L);
 int luaopen_core_key(lua_State *L);
 int luaopen_core_load(lua_State *L);
 int luaopen_core_probe(lua_State *L);
 int luaopen_core_process(lua_State *L);
 int luaopen_core_request(lua_State *L);
+int luaopen_core_revocation(lua_State *L);
 int luaopen_core_store(lua_State *L);
 
 #endif

@@ -7,6 +7,7 @@
  */
 #include "core.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <lualib.h>
@@ -16,6 +17,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define FOLDER(path) path "/?.lua;" path "/?/init.lua"
@@ -32,6 +34,7 @@ static const luaL_Reg modules[] = {
     {"core.probe", luaopen_core_probe},
     {"core.process", luaopen_core_process},
     {"core.request", luaopen_core_request},
+    {"core.revocation", luaopen_core_revocation},
     {"core.store", luaopen_core_store},
     {NULL, NULL},
 };
@@ -56,6 +59,30 @@ static const char *push_home(lua_State *L) {
   luaL_error(L, "cannot find lua/cli.lua beside the program or in "
                 "../share/certwright");
   return NULL;
+}
+
+/* Loads core.http, which links libcurl, from its shared object: beside the
+ * tree's other objects, or in PREFIX/lib/certwright.  It is not unloaded. */
+static int open_http(lua_State *L) {
+  static const char *const places[] = {"%s/" BUILD "/http.so",
+                                       "%s/../../lib/certwright/http.so"};
+  const char *home = lua_tostring(L, lua_upvalueindex(1)), *path = NULL;
+  lua_CFunction opener = NULL;
+  struct stat found;
+  void *object;
+  size_t i;
+  for (i = 0; i < COUNT(places); i++) {
+    path = lua_pushfstring(L, places[i], home);
+    if (access(path, R_OK) == 0)
+      break;
+  }
+  if (core_check_way(L, path, "run code from", &found) != 0)
+    return luaL_error(L, "%s", lua_tostring(L, -2));
+  object = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (object != NULL)
+    *(void **)&opener = dlsym(object, "luaopen_core_http");
+  return opener != NULL ? opener(L)
+                        : luaL_error(L, "cannot load HTTP: %s", dlerror());
 }
 
 /* What the caller may have left behind: a standard stream that is closed (the
@@ -89,6 +116,9 @@ static void set_paths(lua_State *L, const char *home) {
   lua_setfield(L, -2, "cpath");
   lua_getfield(L, -1, "preload");
   luaL_setfuncs(L, modules, 0);
+  lua_pushstring(L, home);
+  lua_pushcclosure(L, open_http, 1);
+  lua_setfield(L, -2, "core.http");
   lua_pop(L, 2);
 }
 

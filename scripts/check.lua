@@ -21,26 +21,52 @@ local function lines_of(list, context)
   return object.assignments(shown, context.columns, ids)
 end
 
-local function round(context)
+-- Asks whether the certificate of an object is revoked; what is wrong goes to problems.
+-- @return true, whether it is revoked | nil, message, code
+local function ask(session, row, problems)
+  local revocation = require "revocation"
+  local rows, message, code = require("assignments").of(session.context.db, row.id)
+  if not rows then return nil, message, code end
+  local staples = revocation.staples(row, rows)
+  local result
+  result, message, code = revocation.check(session, row, staples)
+  if not result then return nil, message, code end
+  if result.state == "revoked" or result.state == "failed" then
+    problems[#problems + 1] = ("%d: %s"):format(row.id, result.message)
+  end
+  local faults = revocation.staple_problems(session.context, row, staples)
+  table.move(faults, 1, #faults, #problems + 1, problems)
+  return true, result.state == "revoked"
+end
+
+local function round(context, revocation)
   local ids, problems, code = inspection.run(context)
   if not ids then return nil, problems, code end
-  local list = json.array()
+  local list, session, failure = json.array(), revocation and require("answers").session(context), "unobserved"
   for _, id in ipairs(ids) do
     local row, message, what = certificates.get(context.db, id)
     if not row then return nil, message, what end
-    local fields
+    local fields, ok, is_revoked
+    if session and row.certificate then
+      ok, is_revoked, what = ask(session, row, problems)
+      if not ok then return nil, is_revoked, what end
+      if is_revoked then failure = "revoked" end
+    end
     fields, message, what = object.fields(context, row)
     if not fields then return nil, message, what end
     list[#list + 1] = fields
   end
-  if #problems > 0 then return list, table.concat(problems, "\n"), "unobserved" end
+  if #problems > 0 then return list, table.concat(problems, "\n"), failure end
   return list
 end
 
 return {
   summary = "probe every assignment again",
   role = "auditor",
-  options = { { "--watch", "go on until interrupted, a round a minute" } },
+  options = {
+    { "--watch", "go on until interrupted, a round a minute" },
+    { "--revocation", "ask CAs and look at what is stapled, too: exit status 1 when one is revoked" },
+  },
   notes = [[
 Exit status 1 when one is not as it should be.  Nothing is put right but what
 a crash cut short.]],
@@ -59,11 +85,11 @@ a crash cut short.]],
     end
     if not db then return nil, message, code end
     while args.watch do
-      local list, why, what = round(context)
+      local list, why, what = round(context, args.revocation)
       if not list then return nil, why, what end
       context:say("%s", text.time(os.time()) .. "  " .. (why or "every assignment is as it should be"))
       require("core.host").sleep(INTERVAL)
     end
-    return round(context)
+    return round(context, args.revocation)
   end,
 }

@@ -3,6 +3,7 @@
 local certificates = require "certificates"
 local json = require "json"
 local object = require "object"
+local particulars = require "particulars"
 local text = require "text"
 
 -- Two paths through `current` can be read as a torn pair around a switch.
@@ -19,15 +20,25 @@ local function warn_of_two_paths(context, fields)
   end
 end
 
+-- Asks its CA, and what its services staple, whether it is revoked.
+local function ask(context, row)
+  local revocation = require "revocation"
+  local rows, message, code = require("assignments").of(context.db, row.id)
+  if not rows then return nil, message, code end
+  return revocation.check(require("answers").session(context), row, revocation.staples(row, rows))
+end
+
 return {
   summary = "show one request or certificate",
   role = "auditor",
   options = {
     { "cert", "id, friendly name, or 6 or more hex digits of a fingerprint", argument = "CERT" },
+    { "--revocation", "ask its CA, by OCSP and its revocation list, whether it is revoked" },
   },
 
   text = function(fields, context)
-    local lines = { object.text(fields, context), "", "History" }
+    local lines = { object.text(fields, context), table.unpack(particulars.lines(fields, context.columns)) }
+    lines[#lines + 1] = "\nHistory"
     for _, entry in ipairs(fields.history) do
       local detail = entry.detail ~= json.null and ": " .. text.escape(entry.detail) or ""
       lines[#lines + 1] = text.wrap(("  %s  %s  %s%s"):format(entry.at, text.escape(entry.who), entry.event, detail),
@@ -42,9 +53,11 @@ return {
     local row
     row, message, code = object.find(db, args.cert)
     if not row then return nil, message, code end
-    local fields
-    fields, message, code = object.fields(context, row)
-    if not fields then return nil, message, code end
+    local ok, fields = true, nil
+    if args.revocation and row.certificate then ok, message, code = ask(context, row) end
+    if ok then fields, message, code = object.fields(context, row) end
+    if fields then ok, message, code = particulars.add(context, row, fields) end
+    if not ok or not fields then return nil, message, code end
     local history
     history, message, code = certificates.history(db, row.id)
     if not history then return nil, message, code end

@@ -54,10 +54,42 @@ describe("list", function()
       "expired")
   end)
 
-  it("--domain shows those that name it, in whatever case", function()
+  it("--domain shows those that cover it, in whatever case, wildcards for one label", function()
     assert.same({ 1, 2 }, ids("--domain", "B.test"))
+    assert.same({ 1, 2 }, ids("--domain", "b.test."))
     assert.same({ 4 }, ids("--domain", "*.d.test"))
-    assert.same({}, ids("--domain", "x.d.test"))
+    assert.same({ 4 }, ids("--domain", "X.d.test"))
+    assert.same({ 4 }, ids("--domain", "d.test"))
+    for _, name in ipairs { "y.x.d.test", "*.x.d.test", ".d.test", "test", "x.test" } do
+      assert.same({}, ids("--domain", name))
+    end
+  end)
+
+  it("--domain puts first what would be served: valid ones of a CA, then self-signed ones, the newest first", function()
+    local inner <close> = Desk.new "order"
+    local function order()
+      local list = {}
+      for i, object in ipairs((inner:done("list", "--domain", "s.test"))) do list[i] = object.id end
+      return table.concat(list, " ")
+    end
+    inner:done("ca", "init")
+    inner:done("new-request", "--self-signed", "--domain", "s.test") -- 1
+    inner:done("enroll", "--domain", "s.test") -- 2
+    inner:done("enroll", "--domain", "*.test2.test", "--domain", "s.test", "--name", "other") -- 3
+    inner:done("new-request", "--domain", "s.test", "--name", "waits") -- 4
+    inner:done("new-request", "--self-signed", "--domain", "s.test", "--name", "own") -- 5
+    local function set(sql)
+      local store <close> = assert(require("core.store").open(inner.state .. "/store.db"))
+      assert(store:run(sql))
+    end
+    set "UPDATE objects SET not_before = not_before - 100 * id WHERE state = 'completed'"
+    assert.equal("2 3 1 5 4", order())
+    set "UPDATE objects SET not_before = not_before + 500 WHERE id IN (3, 5)"
+    assert.equal("3 2 5 1 4", order())
+    set "UPDATE objects SET not_after = 1000000000 WHERE id = 3"
+    assert.equal("2 5 1 3 4", order())
+    set "UPDATE objects SET has_private_key = 0 WHERE id = 2"
+    assert.equal("5 1 3 2 4", order())
   end)
 
   it("--expiring shows the certificates that end within so many days", function()
