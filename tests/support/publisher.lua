@@ -19,10 +19,12 @@ end
 -- Starts a server in the foreground, and waits until it listens.
 local function start(argv, port, log)
   local child = assert(process.start(argv, { output = log }))
-  local pattern, deadline = (":%04X 00000000:0000 0A"):format(port), host.clock() + 20
+  local pattern, deadline = ("^%%s*%%d+: %%x+:%04X %%x+:0000 0A"):format(port), host.clock() + 20
   while host.clock() < deadline and child:running() do
-    for line in io.lines "/proc/net/tcp" do
-      if line:find(pattern, 1, true) then return child end
+    for _, path in ipairs { "/proc/net/tcp", "/proc/net/tcp6" } do
+      for line in io.lines(path) do
+        if line:find(pattern) then return child end
+      end
     end
     host.sleep(0.02)
   end
