@@ -50,9 +50,11 @@ function M.names(list)
 end
 
 --- The first of some names, and how many more there are.
-function M.some(list)
-  local first = M.names { list[1] }
-  return #list > 1 and ("%s +%d more"):format(first, #list - 1) or first
+-- @param count how many are named at most; default 1
+function M.some(list, count)
+  count = math.min(count or 1, #list)
+  local first = M.names { table.unpack(list, 1, count) }
+  return #list > count and ("%s +%d more"):format(first, #list - count) or first
 end
 
 --- A time as RFC 3339 text, UTC; nil for nil.

@@ -8,6 +8,7 @@ local options = require "options"
 local text = require "text"
 
 local DAY = 86400
+local NAMES_BELOW = 8 -- names that stand below a line of a narrow table
 
 local STATUS = {
   "Valid", "PendingRequest", "DateInvalid", "Untrusted", "Revoked", "RevocationCheckFailure", "Invalid", "Unknown",
@@ -38,7 +39,7 @@ local function steps_for(list, columns)
   local function is_said(row, cell) return cell == row[2] or cell == "-" end
   return {
     text.replace("DOMAINS", some "domains"), text.drop "STATE",
-    text.replace("DOMAINS", function(n) return text.names(list[n].domains) end),
+    text.replace("DOMAINS", function(n) return text.some(list[n].domains, NAMES_BELOW) end),
     text.below("DOMAINS", columns, is_said), text.replace("SERVICES", some "services"), text.cut "NAME",
   }
 end

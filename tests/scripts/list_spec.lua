@@ -2,6 +2,7 @@
 
 local here = debug.getinfo(1, "S").source:match "^@(.-)scripts/[^/]*$"
 local Desk = dofile(here .. "support/desk.lua")
+local Terminal = dofile(here .. "support/terminal.lua")
 local file = require "core.file"
 
 describe("list", function()
@@ -132,6 +133,29 @@ describe("list", function()
     for _, words in ipairs { { "--status", "Valid" }, { "--service", "web" }, { "--domain", "b.test" } } do
       assert.equal("nothing is like that; certwright list shows everything\n",
         desk:run("list", table.unpack(words)).stdout)
+    end
+  end)
+
+  it("fits a terminal of 80 columns and of 70: names stand below or are counted, fingerprints are whole", function()
+    desk:clear()
+    local names = {}
+    for i = 1, 11 do
+      names[#names + 1] = "--domain"
+      names[#names + 1] = ("server%d.long.corp.contoso.test"):format(i)
+    end
+    local first = desk:done("new-request", "--self-signed", table.unpack(names))
+    local second = desk:done("new-request", "--self-signed", "--domain", "quite-a-long-name-of-a-server.contoso.test")
+    for _, columns in ipairs { 80, 70 } do
+      local terminal <close> = Terminal.new({ Desk.program, "--site", desk.site, "--state", desk.state, "list" }, { columns = columns })
+      assert.equal(0, terminal:ended())
+      local screen = terminal:screen():gsub("\nPane is dead.*", "")
+      for line in screen:gmatch "[^\n]+" do assert.is_true(#line <= columns, line) end
+      for _, object in ipairs { first, second } do
+        assert.is_truthy(screen:find(object.fingerprint:sub(1, 16) .. "\n", 1, true), screen)
+      end
+      local flat = screen:gsub("%s+", " ")
+      assert.is_truthy(flat:find("server7.long.corp.contoso.test, server8.long.corp.contoso.test +3 more 2 quite-a-", 1, true), screen)
+      assert.is_truthy(flat:find("quite-a-long-name-of-a-server.contoso.test", 1, true), screen)
     end
   end)
 
