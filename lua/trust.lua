@@ -51,7 +51,9 @@ function M.path(context, chain)
   local anchors
   anchors, message, code = site_anchors(context, site)
   if not anchors then return nil, message, code end
-  local options = { chain = chain, purpose = "any", strict = false, at = chain[1]:fields().not_before }
+  local fields = chain[1]:fields() -- its own dates are judged elsewhere
+  local at = math.max(fields.not_before, math.min(os.time(), fields.not_after))
+  local options = { chain = chain, purpose = "any", strict = false, at = at }
   local ok, path, why
   if #anchors > 0 then
     options.anchors = anchors

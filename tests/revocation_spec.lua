@@ -331,6 +331,47 @@ describe("revocation", function()
     end)
   end)
 
+  it("of an issuer above revokes what it issued", function()
+    local root, folder = desk.root_file:match "^(.*)/", desk.lab:folder "middle"
+    local name = folder:sub(#desk.path + 2)
+    desk:write(name .. "/ext.cnf", "basicConstraints = critical,CA:true\nkeyUsage = critical,keyCertSign,cRLSign\n"
+      .. "subjectKeyIdentifier = hash\nauthorityKeyIdentifier = keyid\ncrlDistributionPoints = URI:" .. publisher.url .. "/root.crl\n")
+    for file, text in pairs { index = "", number = "01\n", ["ca.cnf"] = (CONFIG:gsub("DIR", folder):gsub("CA/", root .. "/")) } do
+      desk:write(name .. "/" .. file, text)
+    end
+    openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", folder .. "/key.pem", "-out",
+      folder .. "/ca.csr", "-subj", "/CN=Middle", "-config", folder .. "/ca.cnf")
+    openssl("ca", "-batch", "-notext", "-config", folder .. "/ca.cnf", "-in", folder .. "/ca.csr", "-out", folder .. "/cert.pem", "-days",
+      "900", "-extfile", folder .. "/ext.cnf")
+    local function publish_root()
+      openssl("ca", "-config", folder .. "/ca.cnf", "-gencrl", "-out", folder .. "/root.pem")
+      publisher:put("root.crl", desk:read(folder .. "/root.pem"))
+      clear_cache()
+    end
+    publish_root()
+    local outside = desk.authority
+    desk.authority = folder
+    local id, _, request = desk:ask("--domain", "a.test", "--name", "below")
+    desk:done("complete-request", id, "--file", desk:sign(request), "--file", folder .. "/cert.pem")
+    desk.authority = outside
+    local status, reason = show(id)
+    assert.same({ "Valid", "chains to a trust anchor; its CA offers neither OCSP nor a revocation list" }, { status, reason })
+    openssl("ca", "-config", folder .. "/ca.cnf", "-revoke", folder .. "/cert.pem", "-crl_reason", "CACompromise")
+    publish_root()
+    status, reason = show(id)
+    assert.equal("Revoked", status)
+    assert.equal(("its issuer 'Middle' was revoked on TIME: cACompromise (CRL %s/root.crl of TIME)"):format(publisher.url), desk:shown(reason))
+  end)
+
+  it("is asked through the site's proxy", function()
+    desk:write("site/config.lua", ("return { anchors = { %q }, proxy = %q }"):format(desk.root_file, publisher.url))
+    publish()
+    local id = complete "crlDistributionPoints = URI:http://ca.invalid/ca.crl\n"
+    local status, reason = show(id)
+    desk:write("site/config.lua", ("return { anchors = { %q } }"):format(desk.root_file))
+    assert.same({ "Valid", "chains to a trust anchor; not revoked (CRL http://ca.invalid/ca.crl of TIME)" }, { status, desk:shown(reason) })
+  end)
+
   describe("where there is nobody to ask", function()
     it("is no failure, and says so", function()
       local status, reason = show((complete ""))

@@ -108,6 +108,19 @@ describe("list", function()
     assert.same({}, ids("--service", "web"))
   end)
 
+  it("--domain puts first what was observed for that name, whatever else would be chosen", function()
+    local inner <close> = Desk.new "seen"
+    local web = inner.lab:nginx { names = { "d.test" }, pair = inner.lab:certificate { names = { "d.test" } } }
+    inner.lab:site { services = { web = web.service } }
+    inner:done("ca", "init")
+    inner:done("new-request", "--self-signed", "--domain", "d.test", "--domain", "e.test")
+    inner:done("enroll", "--domain", "d.test", "--domain", "e.test", "--ca", "local", "--name", "newer")
+    local function first(name) return inner:done("list", "--domain", name)[1].id end
+    assert.equal(2, first "d.test")
+    inner:done("assign-services", "1", "--services", "web", "--overwrite")
+    assert.same({ 1, 2 }, { first "D.test", first "e.test" }) -- nothing is known of e.test
+  end)
+
   it("--service shows what was written for it, until another takes its place", function()
     local inner <close> = Desk.new "listed"
     local pair = inner.lab:certificate { names = { "d.test" } }

@@ -164,7 +164,7 @@ certificatePolicies = 2.23.140.1.2.1, 1.3.6.1.4.1.99999.1
     id, _, path = desk:ask("--domain", "a.test", "--name", "invalid")
     desk:done("complete-request", id, "--file", desk:sign(path), "--file", desk.authority .. "/cert.pem")
     desk.authority = nil
-    is("Invalid", 'certificate "Too deep" is not trusted: path length constraint exceeded', id)
+    is("Invalid", 'certificate "Short root" is not trusted: path length constraint exceeded', id)
     assert.equal("Invalid", desk:done("list", "--status", "invalid")[1].status)
     local store <close> = assert(require("core.store").open(desk.state .. "/store.db"))
     assert(store:run "UPDATE objects SET not_after = 1000000000 WHERE id = 1")
