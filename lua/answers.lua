@@ -150,7 +150,7 @@ end
 
 --- Asks about one certificate until somebody knows it: OCSP, then lists, then what
 -- was stapled.
--- @param staples array of { bytes =, endpoint = }, or nil
+-- @param staples function that returns an array of { bytes =, endpoint = }, or nil
 -- @return verdict with by and url | nil, message | false: nobody to ask
 function M.ask(session, subject, issuer, staples)
   local sources, problems = sources_of(subject, issuer), {}
@@ -162,7 +162,7 @@ function M.ask(session, subject, issuer, staples)
     end
     problems[#problems + 1] = message or ("'%s' does not know it"):format(text.escape(source.url))
   end
-  for _, staple in ipairs(staples or {}) do
+  for _, staple in ipairs(staples and staples() or {}) do
     local verdict, message
     if staple.bytes then verdict, message = M.staple(staple.bytes, subject, issuer) end
     if verdict and verdict.status ~= "unknown" then

@@ -6,6 +6,7 @@
 -- is not.
 
 local answers = require "answers"
+local assignments = require "assignments"
 local cert = require "core.cert"
 local certificates = require "certificates"
 local json = require "json"
@@ -13,6 +14,8 @@ local text = require "text"
 local trust = require "trust"
 
 local M = {}
+
+local SECONDS = 5 -- for each step of a handshake that looks for a staple
 
 local function label_of(certificate)
   local fields = certificate:fields()
@@ -46,7 +49,7 @@ end
 
 --- Asks whether a certificate, or one above it, is revoked.
 -- @param session as answers.session makes it; row the completed object
--- @param staples array of { bytes =, endpoint = } that its services sent
+-- @param staples function that returns what its services staple, where that counts
 -- @return { state = "good" | "revoked" | "unchecked" (there is nobody to ask) |
 --   "failed", message =, revoked_at =, reason = } | nil, message, code
 function M.ask(session, row, staples)
@@ -64,7 +67,7 @@ function M.ask(session, row, staples)
   end
   local result = { state = "unchecked", message = "its CA offers neither OCSP nor a revocation list" }
   for i = 1, #path - 1 do
-    local verdict, message = answers.ask(session, path[i], path[i + 1], i == 1 and staples)
+    local verdict, message = answers.ask(session, path[i], path[i + 1], i == 1 and staples or nil)
     if verdict and verdict.status == "revoked" then
       return revoked(verdict, path[i], i == 1)
     elseif verdict == nil then
@@ -94,32 +97,38 @@ local function is_on_hold(row)
   return false
 end
 
--- Remembers a revocation; and that one which was on hold is none any more.
-local function remember(context, row, result)
-  local changes, event
+-- What a result changes: a revocation, or the end of a hold.
+local function change_of(row, result)
   if result.state == "revoked" and not row.revoked_at then
-    changes, event = { revoked_at = result.revoked_at }, "revoked"
-    row.warnings, row.revoked_at = warnings_with(row, result.message), result.revoked_at
+    return { revoked_at = result.revoked_at }, "revoked", warnings_with(row, result.message)
   elseif result.state == "good" and row.revoked_at and is_on_hold(row) then
-    changes, event = { revoked_at = certificates.NULL }, "unrevoked"
-    row.warnings, row.revoked_at = warnings_with(row), nil
+    return { revoked_at = certificates.NULL }, "unrevoked", warnings_with(row)
   end
-  if not changes or context.dry_run then return true end
-  changes.warnings = json.compact(row.warnings)
+end
+
+-- Remembers what changed, in the store as it is now, and in row.
+local function remember(context, row, result)
+  local changes, event, warnings = change_of(row, result)
+  if not changes then return true end
+  row.warnings, row.revoked_at = warnings, event == "revoked" and result.revoked_at or nil
+  if context.dry_run then return true end
   return context.db:transaction(function()
-    local ok, message, code = certificates.set(context.db, row.id, changes)
+    local fresh, message, code = certificates.get(context.db, row.id)
+    if not fresh then return nil, message, code end
+    changes.warnings = json.compact(warnings_with(fresh, event == "revoked" and result.message or nil))
+    local ok
+    ok, message, code = certificates.set(context.db, row.id, changes)
     if ok then ok, message, code = certificates.record(context.db, row.id, context:who(), event, result.message) end
     if not ok then return nil, message, code end
     return true
   end)
 end
 
---- What the services of an object staple to it.
--- @param rows its assignments
--- @return array of { bytes =, endpoint =, service = }, bytes nil where none came
-function M.staples(row, rows)
+-- What the services of an object staple to it: { bytes =, endpoint = }, bytes nil
+-- where none came.
+local function staples_of(context, row)
   local targets, seen, list = {}, {}, {}
-  for _, assignment in ipairs(rows) do
+  for _, assignment in ipairs(assignments.of(context.db, row.id) or {}) do
     local key = ("%s %s %s"):format(assignment.endpoint, assignment.address, assignment.name)
     if assignment.endpoint ~= "" and assignment.state ~= "replaced" and not seen[key] then
       seen[key] = assignment
@@ -128,7 +137,7 @@ function M.staples(row, rows)
         name = assignment.name ~= "" and assignment.name or nil }
     end
   end
-  for _, result in ipairs(require("core.probe").run(targets, { timeout = answers.SECONDS, staple = true })) do
+  for _, result in ipairs(require("core.probe").run(targets, { timeout = SECONDS, staple = true })) do
     if result.fingerprint == row.fingerprint then
       list[#list + 1] = { bytes = result.staple, endpoint = result.endpoint }
     end
@@ -136,10 +145,9 @@ function M.staples(row, rows)
   return list
 end
 
---- What is wrong with what was stapled to an object.
--- @return array of messages
-function M.staple_problems(context, row, staples)
-  local problems, path = {}, path_of(context, row)
+-- Adds what is wrong with what was stapled to an object.
+local function judge_staples(context, row, staples, problems)
+  local path = path_of(context, row)
   for _, staple in ipairs(path and path[2] and staples or {}) do
     local verdict, message
     if staple.bytes then
@@ -150,14 +158,15 @@ function M.staple_problems(context, row, staples)
     end
     if message then problems[#problems + 1] = ("%d on %s: %s"):format(row.id, staple.endpoint, message) end
   end
-  return problems
 end
 
 --- Asks, remembers a revocation, and sets row.revocation for object.status.
+-- @param row a completed object; staples as for ask; default: looked at if need be
 -- @return the result | nil, message, code
 function M.check(session, row, staples)
-  if not row.certificate then return true end
-  local result, message, code = M.ask(session, row, staples)
+  local result, message, code = M.ask(session, row, staples or function()
+    return staples_of(session.context, row)
+  end)
   if not result then return nil, message, code end
   answers.prune(session.context)
   row.revocation = json.object(result, { "state", "message", "revoked_at", "reason" })
@@ -165,6 +174,19 @@ function M.check(session, row, staples)
   ok, message, code = remember(session.context, row, result)
   if not ok then return nil, message, code end
   return result
+end
+
+--- The same, and judges what services staple; what is wrong goes to problems.
+-- @return true, whether it is revoked | nil, message, code
+function M.inspect(session, row, problems)
+  local staples = staples_of(session.context, row)
+  local result, message, code = M.check(session, row, function() return staples end)
+  if not result then return nil, message, code end
+  if result.state == "revoked" or result.state == "failed" then
+    problems[#problems + 1] = ("%d: %s"):format(row.id, result.message)
+  end
+  judge_staples(session.context, row, staples, problems)
+  return true, result.state == "revoked"
 end
 
 return M

@@ -21,22 +21,15 @@ local function lines_of(list, context)
   return object.assignments(shown, context.columns, ids)
 end
 
--- Asks whether the certificate of an object is revoked; what is wrong goes to problems.
--- @return true, whether it is revoked | nil, message, code
-local function ask(session, row, problems)
-  local revocation = require "revocation"
-  local rows, message, code = require("assignments").of(session.context.db, row.id)
-  if not rows then return nil, message, code end
-  local staples = revocation.staples(row, rows)
-  local result
-  result, message, code = revocation.check(session, row, staples)
-  if not result then return nil, message, code end
-  if result.state == "revoked" or result.state == "failed" then
-    problems[#problems + 1] = ("%d: %s"):format(row.id, result.message)
+-- What stands on a service, and should not much longer.
+local function warn_of_end(context, row)
+  local status, reason = object.status(row)
+  if status == "DateInvalid" or status == "Revoked" then
+    context:warn("%d '%s': %s", row.id, text.escape(row.friendly_name), text.escape(reason))
+  elseif row.renew_at and row.renew_at < os.time() then
+    context:warn("%d '%s' is due to be renewed: it expires on %s", row.id, text.escape(row.friendly_name),
+      text.time(row.not_after))
   end
-  local faults = revocation.staple_problems(session.context, row, staples)
-  table.move(faults, 1, #faults, #problems + 1, problems)
-  return true, result.state == "revoked"
 end
 
 local function round(context, revocation)
@@ -47,8 +40,9 @@ local function round(context, revocation)
     local row, message, what = certificates.get(context.db, id)
     if not row then return nil, message, what end
     local fields, ok, is_revoked
+    warn_of_end(context, row)
     if session and row.certificate then
-      ok, is_revoked, what = ask(session, row, problems)
+      ok, is_revoked, what = require("revocation").inspect(session, row, problems)
       if not ok then return nil, is_revoked, what end
       if is_revoked then failure = "revoked" end
     end

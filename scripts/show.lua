@@ -20,14 +20,6 @@ local function warn_of_two_paths(context, fields)
   end
 end
 
--- Asks its CA, and what its services staple, whether it is revoked.
-local function ask(context, row)
-  local revocation = require "revocation"
-  local rows, message, code = require("assignments").of(context.db, row.id)
-  if not rows then return nil, message, code end
-  return revocation.check(require("answers").session(context), row, revocation.staples(row, rows))
-end
-
 return {
   summary = "show one request or certificate",
   role = "auditor",
@@ -54,7 +46,9 @@ return {
     row, message, code = object.find(db, args.cert)
     if not row then return nil, message, code end
     local ok, fields = true, nil
-    if args.revocation and row.certificate then ok, message, code = ask(context, row) end
+    if args.revocation and row.certificate then
+      ok, message, code = require("revocation").check(require("answers").session(context), row)
+    end
     if ok then fields, message, code = object.fields(context, row) end
     if fields then ok, message, code = particulars.add(context, row, fields) end
     if not ok or not fields then return nil, message, code end
