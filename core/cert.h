@@ -53,6 +53,7 @@ int cert_extensions(lua_State *L);
 STACK_OF(X509) *
     cert_push_twins(lua_State *L, int index, const char *what, bool *system);
 int cert_chain(lua_State *L);
+void cert_free_list(void *value); /* of a holder's STACK_OF(X509) */
 
 /* verify.c */
 int cert_verify(lua_State *L);

@@ -175,16 +175,10 @@ static void set_text(lua_State *L, const char *field, const char *text) {
 
 static void set_seen(lua_State *L, struct probe *p) {
   unsigned char digest[32];
-  int i;
   X509_digest(sk_X509_value(p->chain, 0), EVP_sha256(), digest, NULL);
   core_pushhex(L, digest, sizeof digest);
   lua_setfield(L, -2, "fingerprint");
-  lua_createtable(L, sk_X509_num(p->chain), 0);
-  for (i = 1; sk_X509_num(p->chain) > 0; i++) {
-    X509 **box = core_cert_new(L);
-    *box = sk_X509_shift(p->chain);
-    lua_rawseti(L, -2, i);
-  }
+  core_push_certificates(L, p->chain);
   lua_setfield(L, -2, "chain");
   if (p->staple != NULL) {
     lua_pushlstring(L, (const char *)p->staple, (size_t)p->staple_length);

@@ -273,21 +273,6 @@ static int fail(lua_State *L, const struct question *question,
   }
 }
 
-static void free_chain(void *value) {
-  sk_X509_pop_free(value, X509_free);
-}
-
-/* Pushes the array of what was built, each for Lua to keep. */
-static void push_chain(lua_State *L, STACK_OF(X509) * chain) {
-  int i;
-  lua_createtable(L, sk_X509_num(chain), 0);
-  for (i = 1; sk_X509_num(chain) > 0; i++) {
-    X509 **box = core_cert_new(L);
-    *box = sk_X509_shift(chain);
-    lua_rawseti(L, -2, i);
-  }
-}
-
 static void read_purpose(lua_State *L, struct question *question) {
   static const char *const uses[] = {"any", "server", "client", "email"};
   static const int purposes[] = {X509_PURPOSE_ANY, X509_PURPOSE_SSL_SERVER,
@@ -354,7 +339,7 @@ int cert_verify(lua_State *L) {
   luaL_checkstack(L, 40, NULL); /* the options stay on it */
   read_question(L, &question);
   answer.culprit = core_cert_new(L);
-  answer.chain = core_push_holder(L, free_chain);
+  answer.chain = core_push_holder(L, cert_free_list);
   if (question.crls_length > CRLS_LIMIT)
     return core_fail(L, "limit",
                      "cannot read the revocation lists: more than %d bytes",
@@ -362,7 +347,7 @@ int cert_verify(lua_State *L) {
   if (!judge(&question, &answer))
     return fail(L, &question, &answer);
   lua_pushboolean(L, 1);
-  push_chain(L, answer.chain->value);
+  core_push_certificates(L, answer.chain->value);
   core_release(answer.chain);
   return 2;
 }

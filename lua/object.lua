@@ -223,6 +223,8 @@ function M.text(object, context)
   add("Issuer", object.issuer)
   if (object.root or json.null) ~= json.null then
     add("Root", ("%s (%s)"):format(object.root.subject, object.root.kind))
+  elseif (object.details or json.null) ~= json.null then
+    add("Root", "none that is known")
   end
   add("Valid from", object.not_before)
   add("Valid until", object.not_after)

@@ -27,6 +27,10 @@ return {
     { "cert", "id, friendly name, or 6 or more hex digits of a fingerprint", argument = "CERT" },
     { "--revocation", "ask its CA, by OCSP and its revocation list, whether it is revoked" },
   },
+  notes = [[
+With --revocation OCSP is asked, then revocation lists, then what services staple:
+for 10 seconds at most; answers are kept until they expire.  A revocation is
+remembered, a failure to find out is not; exit status 0 in any case.]],
 
   text = function(fields, context)
     local lines = { object.text(fields, context), table.unpack(particulars.lines(fields, context.columns)) }
