@@ -11,7 +11,7 @@ PROGRAM = certwright
 
 # What the program is made of, what demo and tests run against.
 DEPS = gcc make pkg-config liblua5.4-dev libssl-dev libsqlite3-dev \
-  libidn2-dev lua-filesystem lua-argparse lua-dkjson lua-readline
+  libcurl4-openssl-dev libidn2-dev lua-filesystem lua-argparse lua-dkjson lua-readline
 SERVERS = nginx-light postfix dovecot-imapd dovecot-pop3d openssl hostname
 TESTING = lua5.4 lua-busted lua-check clang-format socat strace tmux procps zip gnutls-bin \
   libnss3-tools util-linux
@@ -19,7 +19,8 @@ FUZZING = clang libclang-rt-dev llvm
 
 LIBRARIES = lua5.4 openssl sqlite3
 # Modules of core/ that are loaded when they are used, and what each needs.
-MODULES = idna
+MODULES = http idna
+NEEDS_http = libcurl
 NEEDS_idna = libidn2
 SEARCH_PATH = /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LOCALE = C.UTF-8

@@ -42,6 +42,16 @@ X509 *core_cert_check(lua_State *L, int index) {
   return *box;
 }
 
+void core_push_certificates(lua_State *L, STACK_OF(X509) * list) {
+  int i;
+  lua_createtable(L, sk_X509_num(list), 0);
+  for (i = 1; sk_X509_num(list) > 0; i++) {
+    X509 **box = core_cert_new(L);
+    *box = sk_X509_shift(list);
+    lua_rawseti(L, -2, i);
+  }
+}
+
 /* Reading */
 
 /* The context lives as long as the program: certificates point at it. */
@@ -315,10 +325,15 @@ static int l_tostring(lua_State *L) {
 }
 
 static const luaL_Reg methods[] = {
-    {"covers", l_covers},         {"der", l_der},
-    {"fields", cert_fields},      {"fingerprint", l_fingerprint},
-    {"matches", l_matches},       {"pem", l_pem},
-    {"public_key", l_public_key}, {NULL, NULL},
+    {"covers", l_covers},
+    {"der", l_der},
+    {"extensions", cert_extensions},
+    {"fields", cert_fields},
+    {"fingerprint", l_fingerprint},
+    {"matches", l_matches},
+    {"pem", l_pem},
+    {"public_key", l_public_key},
+    {NULL, NULL},
 };
 
 static const luaL_Reg metamethods[] = {

@@ -42,6 +42,7 @@ void cert_date(char text[CERT_DATE_SIZE], const ASN1_TIME *time);
 bool cert_covers(X509 *certificate, const char *name, size_t length,
                  bool strictly);
 int cert_fields(lua_State *L);
+int cert_extensions(lua_State *L);
 
 /* chain.c */
 
@@ -52,6 +53,7 @@ int cert_fields(lua_State *L);
 STACK_OF(X509) *
     cert_push_twins(lua_State *L, int index, const char *what, bool *system);
 int cert_chain(lua_State *L);
+void cert_free_list(void *value); /* of a holder's STACK_OF(X509) */
 
 /* verify.c */
 int cert_verify(lua_State *L);

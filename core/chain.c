@@ -9,7 +9,7 @@
 #include <openssl/err.h>
 #include <string.h>
 
-static void free_twins(void *value) {
+void cert_free_list(void *value) {
   sk_X509_pop_free(value, X509_free);
 }
 
@@ -34,7 +34,7 @@ STACK_OF(X509) *
   core_holder *holder;
   lua_Integer i;
   index = lua_absindex(L, index);
-  holder = core_push_holder(L, free_twins);
+  holder = core_push_holder(L, cert_free_list);
   if ((holder->value = sk_X509_new_null()) == NULL)
     luaL_error(L, "not enough memory");
   if (system != NULL && is_system(L, index)) {

@@ -14,6 +14,8 @@
 
 #define CONTEXT(number) (V_ASN1_CONTEXT_SPECIFIC | (number))
 #define NAME_URI CONTEXT(6)
+#define MEANING_LIMIT (64 * 1024) /* bytes of text of an extension */
+#define HEX_LIMIT 64              /* bytes of one that is shown as such */
 
 /* Where values lie in an extension (RFC 5280, sections 4.2.1.6, 4.2.1.13 and
  * 4.2.2.1). */
@@ -213,6 +215,64 @@ int cert_fields(lua_State *L) {
   while (i-- > 0)
     lua_setfield(L, -2 - (int)i, names[i]);
   core_set_extensions(L, X509_get0_extensions(certificate));
+  return 1;
+}
+
+static void free_bio(void *value) {
+  BIO_free(value);
+}
+
+/* Pushes what OpenSSL says of an extension, or nil where it knows none. */
+static void push_meaning(lua_State *L, X509_EXTENSION *extension) {
+  core_holder *out = core_push_holder(L, free_bio);
+  char *bytes;
+  long length = 0;
+  out->value = BIO_new(BIO_s_mem());
+  if (out->value != NULL &&
+      X509V3_EXT_print(out->value, extension, X509V3_EXT_DEFAULT, 0))
+    length = BIO_get_mem_data((BIO *)out->value, &bytes);
+  if (length > 0 && length <= MEANING_LIMIT)
+    core_pushtext(L, bytes, (size_t)length);
+  else
+    lua_pushnil(L);
+  core_release(out);
+  lua_remove(L, -2);
+  ERR_clear_error();
+}
+
+/*
+ * cert:extensions() -> array of { oid=, name=, critical=, text=, size=, hex= }
+ * Every extension in its order: name is OpenSSL's long one where it has one,
+ * text what it says (nil where that is not known, or over 64 KiB), size the
+ * bytes of its value, hex the first 64 of them.
+ */
+int cert_extensions(lua_State *L) {
+  const X509 *certificate = core_cert_check(L, 1);
+  int i, count = X509_get_ext_count(certificate);
+  lua_createtable(L, count, 0);
+  for (i = 0; i < count; i++) {
+    X509_EXTENSION *extension = X509_get_ext(certificate, i);
+    const ASN1_OBJECT *object = X509_EXTENSION_get_object(extension);
+    const ASN1_OCTET_STRING *value = X509_EXTENSION_get_data(extension);
+    int size = ASN1_STRING_length(value);
+    lua_createtable(L, 0, 6);
+    core_push_oid(L, object, false);
+    lua_setfield(L, -2, "oid");
+    if (OBJ_obj2nid(object) != NID_undef) {
+      lua_pushstring(L, OBJ_nid2ln(OBJ_obj2nid(object)));
+      lua_setfield(L, -2, "name");
+    }
+    lua_pushboolean(L, X509_EXTENSION_get_critical(extension));
+    lua_setfield(L, -2, "critical");
+    push_meaning(L, extension);
+    lua_setfield(L, -2, "text");
+    lua_pushinteger(L, size);
+    lua_setfield(L, -2, "size");
+    core_pushhex(L, ASN1_STRING_get0_data(value),
+                 size < HEX_LIMIT ? (size_t)size : HEX_LIMIT);
+    lua_setfield(L, -2, "hex");
+    lua_rawseti(L, -2, i + 1);
+  }
   return 1;
 }
 

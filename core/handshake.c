@@ -154,6 +154,16 @@ static void leave(struct probe *p) {
   part(p);
 }
 
+/* What came with the certificate (RFC 6066, section 8). */
+static void keep_staple(struct probe *p) {
+  const unsigned char *bytes = NULL;
+  long length = SSL_get_tlsext_status_ocsp_resp(p->ssl, &bytes);
+  if (bytes == NULL || length <= 0 || (p->staple = malloc(length)) == NULL)
+    return;
+  memcpy(p->staple, bytes, (size_t)length);
+  p->staple_length = length;
+}
+
 static void shake_hands(struct probe *p) {
   int result;
   ERR_clear_error();
@@ -166,6 +176,7 @@ static void shake_hands(struct probe *p) {
     return;
   }
   p->chain = X509_chain_up_ref(SSL_get_peer_cert_chain(p->ssl));
+  keep_staple(p);
   p->protocol = SSL_get_version(p->ssl);
   p->cipher = SSL_get_cipher_name(p->ssl);
   p->seconds = core_clock() - p->began;
@@ -183,7 +194,9 @@ static void start_tls(struct probe *p) {
   p->ssl = SSL_new(probe_context());
   if (p->ssl == NULL || SSL_set_fd(p->ssl, p->descriptor) != 1 ||
       (p->endpoint.name[0] != '\0' &&
-       SSL_set_tlsext_host_name(p->ssl, p->endpoint.name) != 1)) {
+       SSL_set_tlsext_host_name(p->ssl, p->endpoint.name) != 1) ||
+      (p->wants_staple &&
+       SSL_set_tlsext_status_type(p->ssl, TLSEXT_STATUSTYPE_ocsp) != 1)) {
     probe_fail(p, "io", core_reason());
     return;
   }

@@ -21,6 +21,7 @@ struct run {
   struct probe *first;
   lua_Integer most; /* at once */
   double limit;     /* of one step, seconds */
+  bool staple;      /* whether to ask for one */
 };
 
 static void free_run(void *value) {
@@ -31,6 +32,7 @@ static void free_run(void *value) {
     probe_finish(p);
     lookup_drop(p->lookup);
     sk_X509_pop_free(p->chain, X509_free);
+    free(p->staple);
     free(p);
   }
   free(run);
@@ -91,7 +93,8 @@ static void loop(struct run *run) {
 /* Lua */
 
 static void read_options(lua_State *L, int index, struct run *run) {
-  static const char *const fields[] = {"name", "timeout", "concurrency", NULL};
+  static const char *const fields[] = {"name", "timeout", "concurrency",
+                                       "staple", NULL};
   core_check_fields(L, index, fields);
   lua_getfield(L, index, "name");
   luaL_optstring(L, -1, NULL);
@@ -103,7 +106,9 @@ static void read_options(lua_State *L, int index, struct run *run) {
   run->most = luaL_optinteger(L, -1, 64);
   luaL_argcheck(L, run->most > 0 && run->most <= MOST_AT_ONCE, index,
                 "concurrency is not a number from 1 to 512");
-  lua_pop(L, 3);
+  lua_getfield(L, index, "staple");
+  run->staple = lua_toboolean(L, -1);
+  lua_pop(L, 4);
 }
 
 /* Fills in the URL, address and name on top of the stack; NULL, or why the
@@ -128,7 +133,8 @@ static const char *set_probe(lua_State *L, struct probe *p, const char **code) {
 }
 
 /* Makes a probe of the endpoint on top of the stack, a URL or a table. */
-static struct probe *read_endpoint(lua_State *L, int options, double limit) {
+static struct probe *read_endpoint(lua_State *L, int options,
+                                   const struct run *run) {
   static const char *const fields[] = {"endpoint", "name", "address", NULL};
   const char *code = "usage", *trouble;
   int item = lua_gettop(L);
@@ -152,7 +158,8 @@ static struct probe *read_endpoint(lua_State *L, int options, double limit) {
   if (p == NULL)
     luaL_error(L, "not enough memory");
   p->descriptor = -1;
-  p->limit = limit;
+  p->limit = run->limit;
+  p->wants_staple = run->staple;
   trouble = set_probe(L, p, &code);
   if (trouble != NULL)
     probe_fail(p, code, trouble);
@@ -168,17 +175,15 @@ static void set_text(lua_State *L, const char *field, const char *text) {
 
 static void set_seen(lua_State *L, struct probe *p) {
   unsigned char digest[32];
-  int i;
   X509_digest(sk_X509_value(p->chain, 0), EVP_sha256(), digest, NULL);
   core_pushhex(L, digest, sizeof digest);
   lua_setfield(L, -2, "fingerprint");
-  lua_createtable(L, sk_X509_num(p->chain), 0);
-  for (i = 1; sk_X509_num(p->chain) > 0; i++) {
-    X509 **box = core_cert_new(L);
-    *box = sk_X509_shift(p->chain);
-    lua_rawseti(L, -2, i);
-  }
+  core_push_certificates(L, p->chain);
   lua_setfield(L, -2, "chain");
+  if (p->staple != NULL) {
+    lua_pushlstring(L, (const char *)p->staple, (size_t)p->staple_length);
+    lua_setfield(L, -2, "staple");
+  }
   set_text(L, "protocol", p->protocol);
   set_text(L, "cipher", p->cipher);
   lua_pushnumber(L, p->seconds);
@@ -212,23 +217,25 @@ static void push_result(lua_State *L, struct probe *p) {
 }
 
 /*
- * probe.run(endpoints[, { name=, timeout=, concurrency= }]) -> results
+ * probe.run(endpoints[, { name=, timeout=, concurrency=, staple= }]) -> results
  * Each endpoint is a URL (https, smtp, smtps, imap, imaps, pop3, pop3s) or
  * { endpoint=URL, name=, address=IP address instead of a look-up }.  name is
  * the server name to ask for (the URL's host; none for an address), timeout
- * the seconds of one step (30), concurrency how many go on at once (64).
+ * the seconds of one step (30), concurrency how many go on at once (64), staple
+ * whether an OCSP response is asked for.
  *
  * One result for each endpoint and address, in their order, { index
  * (which endpoint), endpoint, address, name } with { fingerprint (SHA-256 of
- * the first certificate), chain (core.cert boxes as sent), protocol, cipher,
- * seconds (from its start to the certificate) }, or with { error (a message),
- * code, step }: step "url": code "usage" | "unsupported" step "resolve":
- * "missing" | "timeout" | "io" step "connect": "refused" | "timeout" | "denied"
- * | "io" steps "greeting", "starttls", "handshake": "refused" | "timeout" |
- * "parse" | "limit" | "io", and "unsupported" where STARTTLS is not offered
- * Nothing is verified: what is expired, weak or not for that name is a result,
- * and so is a server that wants the client's certificate.  A URL that is none
- * comes back escaped and shortened.
+ * the first certificate), chain (core.cert boxes as sent), staple (bytes, where
+ * one came), protocol, cipher, seconds (from its start to the certificate) },
+ * or with { error (a message), code, step }: step "url": code "usage" |
+ * "unsupported" step "resolve": "missing" | "timeout" | "io" step "connect":
+ * "refused" | "timeout" | "denied" | "io" steps "greeting", "starttls",
+ * "handshake": "refused" | "timeout" | "parse" | "limit" | "io", and
+ * "unsupported" where STARTTLS is not offered Nothing is verified: what is
+ * expired, weak or not for that name is a result, and so is a server that wants
+ * the client's certificate.  A URL that is none comes back escaped and
+ * shortened.
  */
 static int l_run(lua_State *L) {
   core_holder *holder;
@@ -249,7 +256,7 @@ static int l_run(lua_State *L) {
   read_options(L, 2, run);
   for (i = 1, end = &run->first; i <= count; i++, end = &(*end)->next) {
     lua_geti(L, 1, i);
-    *end = read_endpoint(L, 2, run->limit);
+    *end = read_endpoint(L, 2, run);
     (*end)->index = (int)i;
     lua_pop(L, 1);
   }

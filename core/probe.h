@@ -80,8 +80,11 @@ struct probe {
   short events;
   struct dialogue dialogue;
   SSL *ssl;
+  bool wants_staple;
   /* what was seen */
   STACK_OF(X509) * chain;
+  unsigned char *staple; /* an OCSP response, or NULL */
+  long staple_length;
   const char *protocol, *cipher;
   double seconds;
   /* or why nothing was */

@@ -34,6 +34,7 @@ struct answer {
   bool bad_crls;      /* they cannot be read */
   bool open;          /* whether the certificate is revoked is left open */
   X509 **culprit;     /* a box */
+  core_holder *chain; /* what was built, of copies */
   char revoked[CERT_DATE_SIZE];
 };
 
@@ -203,6 +204,7 @@ static bool judge(const struct question *question, struct answer *answer) {
   } else {
     good = question->name == NULL || name_matches(leaf, question);
     answer->error = X509_V_ERR_HOSTNAME_MISMATCH;
+    answer->chain->value = X509_STORE_CTX_get1_chain(context);
   }
 out:
   X509_STORE_CTX_free(context);
@@ -314,8 +316,9 @@ static void read_question(lua_State *L, struct question *question) {
 
 /*
  * cert.verify{ chain=, anchors=, anchors_directory=, name=, purpose=, at=,
- *   crls=, depth=, strict= } -> true | nil, message, "untrusted" | "expired" |
- *   "mismatch" | "revoked" | "missing" | "parse" | "limit"
+ *   crls=, depth=, strict= } -> true, path | nil, message, "untrusted" |
+ *   "expired" | "mismatch" | "revoked" | "missing" | "parse" | "limit"
+ * path: the certificates from the leaf to the anchor, as they were verified.
  * chain: array of cert, the leaf first, the others untrusted help in any
  * order.  anchors: an array of cert, each of which is trusted, be it a root or
  * an intermediate; or "system", or an array that holds "system": OpenSSL's
@@ -336,6 +339,7 @@ int cert_verify(lua_State *L) {
   luaL_checkstack(L, 40, NULL); /* the options stay on it */
   read_question(L, &question);
   answer.culprit = core_cert_new(L);
+  answer.chain = core_push_holder(L, cert_free_list);
   if (question.crls_length > CRLS_LIMIT)
     return core_fail(L, "limit",
                      "cannot read the revocation lists: more than %d bytes",
@@ -343,5 +347,7 @@ int cert_verify(lua_State *L) {
   if (!judge(&question, &answer))
     return fail(L, &question, &answer);
   lua_pushboolean(L, 1);
-  return 1;
+  core_push_certificates(L, answer.chain->value);
+  core_release(answer.chain);
+  return 2;
 }

@@ -183,8 +183,15 @@ function M.pending(db)
   return read(db, "state IN ('created', 'submitted')", "id")
 end
 
+-- The wildcard that covers a name: "*" for its left-most label, before at least
+-- two more (RFC 9525, section 6.3).
+local function wildcard_of(name)
+  local rest = name:match "^[^.*]+(%..+%..+)$"
+  return rest and not require("names").is_address(name) and "*" .. rest or name
+end
+
 --- Objects, oldest first, that fit the filter, without certificate and chain.
--- @param filter { domain=, service=, before= (epoch: not_after before it), status= } each optional
+-- @param filter { domain= (a name that is covered), service=, before= (epoch: not_after before it) } each optional
 function M.list(db, filter)
   local where, values = { "1" }, {}
   local function add(condition, value)
@@ -192,7 +199,9 @@ function M.list(db, filter)
     where[#where + 1] = condition:gsub("%?", "?" .. #values)
   end
   if filter.domain then
-    add("id IN (SELECT object_id FROM names WHERE name = ?)", filter.domain:lower())
+    local name = filter.domain:lower():gsub("(.)%.$", "%1")
+    values[1], values[2] = name, wildcard_of(name)
+    where[1] = "id IN (SELECT object_id FROM names WHERE name IN (?1, ?2))"
   end
   if filter.service then
     add("id IN (SELECT object_id FROM assignments WHERE service = ? AND state NOT IN ('replaced', 'failed'))",

@@ -9,17 +9,46 @@ local text = require "text"
 
 local M = {}
 
+local NO_ANCHOR = "^no trusted issuer " -- as trust.lua has it, without loading that for a list
+
 local FIELDS = {
   "id", "state", "status", "friendly_name", "subject", "common_name", "domains", "key", "fingerprint",
   "thumbprint", "serial", "issuer", "not_before", "not_after", "renew_at", "services", "request_file", "ca",
-  "ticket", "self_signed", "exportable", "has_private_key", "warnings", "assignments", "status_reason", "history",
+  "ticket", "self_signed", "exportable", "has_private_key", "warnings", "assignments", "status_reason",
 }
+
+-- The same, with what only some commands add.
+local ORDER = { table.unpack(FIELDS) }
+for _, name in ipairs { "revocation", "root", "chain", "private_key", "details", "history" } do
+  ORDER[#ORDER + 1] = name
+end
 
 local ASSIGNMENT_FIELDS = {
   "server", "service", "endpoint", "address", "name", "desired", "written", "observed", "observed_at", "error", "state",
 }
 
+-- What was said when it was found to be revoked.
+local function revocation_reason(row)
+  for _, warning in ipairs(row.warnings or {}) do
+    if warning.code == "revoked" then return warning.message end
+  end
+  return "revoked on " .. text.day(row.revoked_at)
+end
+
+-- Of a certificate that is not revoked, in its time: what the chain and the CA say.
+local function chain_status(row)
+  local asked = row.revocation
+  if row.untrusted then
+    return row.untrusted:find(NO_ANCHOR) and "Untrusted" or "Invalid", row.untrusted
+  elseif asked and asked.state == "failed" then
+    return "RevocationCheckFailure", asked.message
+  end
+  return "Valid", "chains to a trust anchor" .. (asked and "; " .. asked.message or "")
+end
+
 --- The status of an object, as Exchange names it, and its reason.
+-- Untrusted: its chain ends in no anchor; Invalid: the chain breaks another rule.
+-- @param row with revocation, as revocation.check sets it, where that was asked
 -- @param now epoch seconds; default: the clock
 -- @return status, reason
 function M.status(row, now)
@@ -29,15 +58,13 @@ function M.status(row, now)
   elseif row.state == "rejected" or row.state == "cancelled" then
     return "Unknown", "the request was " .. row.state
   elseif row.revoked_at then
-    return "Revoked", "revoked on " .. text.day(row.revoked_at)
+    return "Revoked", revocation_reason(row)
   elseif now < row.not_before then
     return "DateInvalid", "not valid before " .. text.time(row.not_before)
   elseif now > row.not_after then
     return "DateInvalid", "expired on " .. text.time(row.not_after)
-  elseif row.untrusted then
-    return "Untrusted", row.untrusted
   end
-  return "Valid", "chains to a trust anchor"
+  return chain_status(row)
 end
 
 local function or_null(value)
@@ -80,8 +107,12 @@ function M.fields(context, row, rows)
   for _, name in ipairs(FIELDS) do
     if fields[name] == nil then fields[name] = or_null(row[name]) end
   end
-  fields.history = nil
-  return json.object(fields, FIELDS)
+  if row.revocation then
+    fields.revocation = json.object({ state = row.revocation.state, message = row.revocation.message,
+      reason = or_null(row.revocation.reason), revoked_at = or_null(text.time(row.revocation.revoked_at)) },
+      { "state", "message", "reason", "revoked_at" })
+  end
+  return json.object(fields, ORDER)
 end
 
 --- The fields of the object with this id, read afresh.
@@ -148,7 +179,8 @@ end
 -- @param list assignments, as in the fields of an object
 -- @param columns the terminal's width, or nil
 -- @param ids of each the object's id, or nil: no such column
-function M.assignments(list, columns, ids)
+-- @param latest when most were observed, said elsewhere: another time stands below
+function M.assignments(list, columns, ids, latest)
   local rows, lines, number = { { "SERVICE", "ENDPOINT", "NAME", "STATE", "OBSERVED" } }, {}, 0
   for i, a in ipairs(list) do
     rows[i + 1] = { a.service, place_of(a), value_or_dash(a.name), a.state, a.observed ~= json.null
@@ -159,6 +191,10 @@ function M.assignments(list, columns, ids)
     lines[#lines + 1] = line
     local why = list[number] and list[number].error or json.null
     if why ~= json.null then lines[#lines + 1] = text.wrap("  " .. text.escape(why), columns, 4) end
+    local seen = latest and list[number] and list[number].observed_at or json.null
+    if seen ~= json.null and seen:sub(1, 16) ~= latest:sub(1, 16) then
+      lines[#lines + 1] = "  last observed " .. seen
+    end
     number = number + 1
   end
   return table.concat(lines, "\n")
@@ -186,6 +222,11 @@ function M.text(object, context)
     if value ~= json.null then pairs_[#pairs_ + 1] = { label, value_or_dash(value) } end
   end
   add("Issuer", object.issuer)
+  if (object.root or json.null) ~= json.null then
+    add("Root", ("%s (%s)"):format(object.root.subject, object.root.kind))
+  elseif (object.details or json.null) ~= json.null then
+    add("Root", "none that is known")
+  end
   add("Valid from", object.not_before)
   add("Valid until", object.not_after)
   add("Renew at", object.renew_at)
@@ -195,12 +236,21 @@ function M.text(object, context)
   add("CA", object.ca)
   add("Ticket", object.ticket)
   add("Request", object.request_file)
+  if (object.private_key or json.null) ~= json.null then
+    add("Private key", ("%s (%s)"):format(object.private_key, object.exportable and "exportable" or "not exportable"))
+  end
   if #object.services > 0 then add("Services", table.concat(object.services, ", ")) end
   for i, warning in ipairs(warnings_of(object)) do pairs_[#pairs_ + 1] = { i == 1 and "Warnings" or "", warning } end
   local shown = text.fields(pairs_, context.columns)
   if #object.assignments == 0 then return shown end
-  local listed = M.assignments(object.assignments, context.columns and context.columns - 2)
-  return shown .. "\n\nAssignments\n  " .. listed:gsub("\n", "\n  ")
+  local latest = ""
+  for _, assignment in ipairs(object.assignments) do
+    local at = assignment.observed_at
+    if at ~= json.null and at > latest then latest = at end
+  end
+  local listed = M.assignments(object.assignments, context.columns and context.columns - 2, nil, latest)
+  return ("%s\n\nAssignments%s\n  %s"):format(shown, latest ~= "" and ", last observed " .. latest or "",
+    (listed:gsub("\n", "\n  ")))
 end
 
 return M

@@ -10,6 +10,7 @@ local M = {}
 local FIELDS = {
   organization = "table", key = "string", ca = "string", cas = "table", anchors = "table",
   accepted_domains = "table", services = "table", self_signed_days = "number",
+  proxy = "string", no_proxy = "table",
 }
 
 local SERVICE_FIELDS = {
@@ -94,6 +95,10 @@ local function check_values(path, values)
   local ok, message, code = check_strings(path, "organization", values.organization)
   if ok then ok, message, code = check_strings(path, "anchors", values.anchors) end
   if ok then ok, message, code = check_names(path, "accepted_domains", values.accepted_domains) end
+  if ok then ok, message, code = check_strings(path, "no_proxy", values.no_proxy) end
+  if ok and values.proxy and not values.proxy:match "^%a[%w]*://[^%s%c]+$" then
+    return nil, ("'%s': 'proxy' must be a URL, such as http://proxy.contoso.com:3128"):format(path), "parse"
+  end
   if not ok then return nil, message, code end
   local days = values.self_signed_days
   if days and not (math.tointeger(days) and days >= 1) then

@@ -71,9 +71,11 @@ function M.names(list)
 end
 
 --- The first of some names, and how many more there are.
-function M.some(list)
-  local first = M.names { list[1] }
-  return #list > 1 and ("%s +%d more"):format(first, #list - 1) or first
+-- @param count how many are named at most; default 1
+function M.some(list, count)
+  count = math.min(count or 1, #list)
+  local first = M.names { table.unpack(list, 1, count) }
+  return #list > count and ("%s +%d more"):format(first, #list - count) or first
 end
 
 --- A time as RFC 3339 text, UTC; nil for nil.
@@ -95,19 +97,21 @@ local function width(text)
   return utf8.len(text) or #text
 end
 
---- Rows of cells as aligned columns; the first row is the heading.
+--- Rows of cells as aligned columns; the first row is the heading.  rows.below
+-- holds, by the number of a row, lines that stand below it.
 function M.table(rows)
   local widths = {}
   for _, row in ipairs(rows) do
     for i, cell in ipairs(row) do widths[i] = math.max(widths[i] or 0, width(cell)) end
   end
   local lines = {}
-  for _, row in ipairs(rows) do
+  for n, row in ipairs(rows) do
     local cells = {}
     for i, cell in ipairs(row) do
       cells[i] = i == #row and cell or cell .. (" "):rep(widths[i] - width(cell))
     end
     lines[#lines + 1] = (table.concat(cells, "  "):gsub("%s+$", ""))
+    lines[#lines + 1] = rows.below and rows.below[n]
   end
   return table.concat(lines, "\n")
 end
@@ -154,16 +158,34 @@ function M.replace(heading, cell)
   end
 end
 
+--- A step of fitted: a column's cells stand in lines of their own, below their row.
+-- @param unless function(row, cell): whether the row says it already
+function M.below(heading, columns, unless)
+  return function(rows)
+    local column = column_of(rows, heading)
+    rows.below = {}
+    for i, row in ipairs(rows) do
+      local cell = table.remove(row, column)
+      if i > 1 and not unless(row, cell) then
+        rows.below[i] = "    " .. M.wrap(cell, columns - 4, 0):gsub("\n", "\n    ")
+      end
+    end
+    return rows
+  end
+end
+
 local SHORTEST = 12 -- what a cell is cut to at most
 
---- A step of fitted: cuts the cells of a column to what there is room for.
+--- A step of fitted: cuts the cells of a column to what there is room for; the
+-- whole of one stands below its row, where that is used and is free.
 function M.cut(heading)
   return function(rows, excess)
     local column, widest = column_of(rows, heading), 0
     for _, row in ipairs(rows) do widest = math.max(widest, width(row[column])) end
     local most = math.max(SHORTEST, widest - excess)
-    for _, row in ipairs(rows) do
+    for i, row in ipairs(rows) do
       local cell = row[column]
+      if width(cell) > most and rows.below then rows.below[i] = rows.below[i] or "    " .. cell end
       if width(cell) > most then row[column] = cell:sub(1, utf8.offset(cell, most - 2) - 1) .. "..." end
     end
     return rows

@@ -24,26 +24,55 @@ local function site_anchors(context, site)
   return anchors
 end
 
---- Why a chain leads to no known anchor.
--- The site's anchors and the local root are tried first, then the system's.
+--- What cert.verify says, up to the names, where a chain ends in no anchor; any
+-- other refusal is about the chain itself.
+M.NO_ANCHOR = "^no trusted issuer "
+
+-- Whose anchor a path ends in.
+local function kind_of(context, path, is_own)
+  local anchor = path[#path]
+  if #path == 1 and anchor:fields().self_issued then return "self-signed" end
+  local root = require("ca.local").root(context)
+  if root and root == anchor then return "local CA" end
+  return is_own and "site" or "system"
+end
+
+--- The way from a chain to its anchor: the site's anchors and the local CA's root
+-- are tried first, then the system's.
 -- Judged as clients do for a server's certificate, but leniently: what real
 -- CAs send passes.
 -- @param chain array of core.cert, leaf first
--- @return false when it is trusted, else the reason | nil, message, code
-function M.reason(context, chain)
+-- @return path (array of core.cert, leaf first, anchor last), the anchor's kind
+--   ("system", "site", "local CA", "self-signed") | false, why it is not trusted
+--   | nil, message, code
+function M.path(context, chain)
   local site, message, code = context:site()
   if not site then return nil, message, code end
   local anchors
   anchors, message, code = site_anchors(context, site)
   if not anchors then return nil, message, code end
-  local options = { chain = chain, purpose = "any", strict = false, at = chain[1]:fields().not_before }
+  local fields = chain[1]:fields() -- its own dates are judged elsewhere
+  local at = math.max(fields.not_before, math.min(os.time(), fields.not_after))
+  local options = { chain = chain, purpose = "any", strict = false, at = at }
+  local ok, path, why
   if #anchors > 0 then
     options.anchors = anchors
-    if cert.verify(options) then return false end
+    ok, path = cert.verify(options)
+    if ok then return path, kind_of(context, path, true) end
+    if not path:find(M.NO_ANCHOR) then why = path end
   end
   options.anchors = "system"
-  local ok, why = cert.verify(options)
-  return not ok and why or false
+  ok, path = cert.verify(options)
+  if ok then return path, kind_of(context, path, false) end
+  return false, why or path
+end
+
+--- Why a chain leads to no known anchor, or is not in order; see path.
+-- @return false when it is trusted, else the reason | nil, message, code
+function M.reason(context, chain)
+  local path, why, code = M.path(context, chain)
+  if path == nil then return nil, why, code end
+  return not path and why
 end
 
 --- Certificates of CAs that may complete a chain which came without them.

@@ -21,26 +21,46 @@ local function lines_of(list, context)
   return object.assignments(shown, context.columns, ids)
 end
 
-local function round(context)
+-- What stands on a service, and should not much longer.
+local function warn_of_end(context, row)
+  local status, reason = object.status(row)
+  if status == "DateInvalid" or status == "Revoked" then
+    context:warn("%d '%s': %s", row.id, text.escape(row.friendly_name), text.escape(reason))
+  elseif row.renew_at and row.renew_at < os.time() then
+    context:warn("%d '%s' is due to be renewed: it expires on %s", row.id, text.escape(row.friendly_name),
+      text.time(row.not_after))
+  end
+end
+
+local function round(context, revocation)
   local ids, problems, code = inspection.run(context)
   if not ids then return nil, problems, code end
-  local list = json.array()
+  local list, session, failure = json.array(), revocation and require("answers").session(context), "unobserved"
   for _, id in ipairs(ids) do
     local row, message, what = certificates.get(context.db, id)
     if not row then return nil, message, what end
-    local fields
+    local fields, ok, is_revoked
+    warn_of_end(context, row)
+    if session and row.certificate then
+      ok, is_revoked, what = require("revocation").inspect(session, row, problems)
+      if not ok then return nil, is_revoked, what end
+      if is_revoked then failure = "revoked" end
+    end
     fields, message, what = object.fields(context, row)
     if not fields then return nil, message, what end
     list[#list + 1] = fields
   end
-  if #problems > 0 then return list, table.concat(problems, "\n"), "unobserved" end
+  if #problems > 0 then return list, table.concat(problems, "\n"), failure end
   return list
 end
 
 return {
   summary = "probe every assignment again",
   role = "auditor",
-  options = { { "--watch", "go on until interrupted, a round a minute" } },
+  options = {
+    { "--watch", "go on until interrupted, a round a minute" },
+    { "--revocation", "ask CAs and look at what is stapled, too: exit status 1 when one is revoked" },
+  },
   notes = [[
 Exit status 1 when one is not as it should be.  Nothing is put right but what
 a crash cut short.]],
@@ -59,11 +79,11 @@ a crash cut short.]],
     end
     if not db then return nil, message, code end
     while args.watch do
-      local list, why, what = round(context)
+      local list, why, what = round(context, args.revocation)
       if not list then return nil, why, what end
       context:say("%s", text.time(os.time()) .. "  " .. (why or "every assignment is as it should be"))
       require("core.host").sleep(INTERVAL)
     end
-    return round(context)
+    return round(context, args.revocation)
   end,
 }

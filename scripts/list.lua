@@ -8,6 +8,7 @@ local options = require "options"
 local text = require "text"
 
 local DAY = 86400
+local NAMES_BELOW = 8 -- names that stand below a line of a narrow table
 
 local STATUS = {
   "Valid", "PendingRequest", "DateInvalid", "Untrusted", "Revoked", "RevocationCheckFailure", "Invalid", "Unknown",
@@ -35,14 +36,17 @@ local function row_of(fields)
     print_, text.names(fields.domains) }
 end
 
--- How the table gets narrower for a terminal: what is least missed goes first.
-local function steps_for(list)
+-- How the table gets narrower for a terminal.  No name is lost: names that do not
+-- fit are counted, or stand below their line; fingerprints stay whole.
+local function steps_for(list, columns)
   local function some(field)
     return function(n) return #list[n][field] > 0 and text.some(list[n][field]) or "-" end
   end
+  local function is_said(row, cell) return cell == row[2] or cell == "-" end
   return {
-    text.replace("DOMAINS", some "domains"), text.drop "STATE", text.drop "DOMAINS",
-    text.replace("SERVICES", some "services"), text.cut "NAME",
+    text.replace("DOMAINS", some "domains"), text.drop "STATE",
+    text.replace("DOMAINS", function(n) return text.some(list[n].domains, NAMES_BELOW) end),
+    text.below("DOMAINS", columns, is_said), text.replace("SERVICES", some "services"), text.cut "NAME",
   }
 end
 
@@ -52,17 +56,23 @@ return {
   options = {
     { "--status", "only those of this status (Valid, PendingRequest, DateInvalid, Untrusted, ...)", argument = "S",
       convert = status },
-    { "--domain", "only those that name this domain", argument = "D", convert = domain },
+    { "--domain", "only those that cover this name; first the one that clients get", argument = "D",
+      convert = domain },
     { "--service", "only those on this service", argument = "S" },
     { "--expiring", "only certificates that expire within so many days", argument = "DAYS", convert = options.number },
   },
+
+  notes = [[
+With --domain NAME a wildcard counts for the names it covers.  What was observed
+on a service for that name comes first; then what would be served: valid ones of
+a CA, the newest first, self-signed ones after them; then what cannot be.]],
 
   text = function(list, context)
     if #list == 0 and context.is_filtered then return "nothing is like that; certwright list shows everything" end
     if #list == 0 then return "there is nothing yet; begin with: certwright new-request --domain NAME" end
     local rows = { { "ID", "NAME", "STATE", "STATUS", "UNTIL", "SERVICES", "SHA-256", "DOMAINS" } }
     for _, fields in ipairs(list) do rows[#rows + 1] = row_of(fields) end
-    return text.fitted(rows, context.columns, steps_for(list))
+    return text.fitted(rows, context.columns, steps_for(list, context.columns))
   end,
 
   run = function(args, context)
@@ -76,6 +86,7 @@ return {
     local by_object
     by_object, message, code = assignments.by_object(db)
     if not by_object then return nil, message, code end
+    if args.domain then require("selection").sort(rows, by_object, args.domain) end
     local list = json.array()
     context.is_filtered = next(args) ~= nil
     for _, row in ipairs(rows) do

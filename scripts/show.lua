@@ -3,6 +3,7 @@
 local certificates = require "certificates"
 local json = require "json"
 local object = require "object"
+local particulars = require "particulars"
 local text = require "text"
 
 -- Two paths through `current` can be read as a torn pair around a switch.
@@ -24,10 +25,16 @@ return {
   role = "auditor",
   options = {
     { "cert", "id, friendly name, or 6 or more hex digits of a fingerprint", argument = "CERT" },
+    { "--revocation", "ask its CA, by OCSP and its revocation list, whether it is revoked" },
   },
+  notes = [[
+With --revocation OCSP is asked, then revocation lists, then what services staple:
+for 10 seconds at most; answers are kept until they expire.  A revocation is
+remembered, a failure to find out is not; exit status 0 in any case.]],
 
   text = function(fields, context)
-    local lines = { object.text(fields, context), "", "History" }
+    local lines = { object.text(fields, context), table.unpack(particulars.lines(fields, context.columns)) }
+    lines[#lines + 1] = "\nHistory"
     for _, entry in ipairs(fields.history) do
       local detail = entry.detail ~= json.null and ": " .. text.escape(entry.detail) or ""
       lines[#lines + 1] = text.wrap(("  %s  %s  %s%s"):format(entry.at, text.escape(entry.who), entry.event, detail),
@@ -42,9 +49,13 @@ return {
     local row
     row, message, code = object.find(db, args.cert)
     if not row then return nil, message, code end
-    local fields
-    fields, message, code = object.fields(context, row)
-    if not fields then return nil, message, code end
+    local ok, fields = true, nil
+    if args.revocation and row.certificate then
+      ok, message, code = require("revocation").check(require("answers").session(context), row)
+    end
+    if ok then fields, message, code = object.fields(context, row) end
+    if fields then ok, message, code = particulars.add(context, row, fields) end
+    if not ok or not fields then return nil, message, code end
     local history
     history, message, code = certificates.history(db, row.id)
     if not history then return nil, message, code end

@@ -75,6 +75,14 @@ describe("check", function()
     assert.is_nil(lfs.attributes(state))
   end)
 
+  it("warns of what has expired or is due to be renewed", function()
+    deploy.sql(lab, "UPDATE objects SET renew_at = 1000000000 WHERE id = " .. id)
+    says(ends(0, lab:run "check"), ("certwright: warning: %s '%s' is due to be renewed: it expires on "):format(id,
+      lab:json("show", tostring(id)).friendly_name))
+    deploy.sql(lab, "UPDATE objects SET not_after = 1000000001 WHERE id = " .. id)
+    says(ends(0, lab:run "check"), "': expired on 2001-09-09T01:46:41Z\n")
+  end)
+
   it("shows every assignment, and again what was observed", function()
     deploy.sql(lab, "UPDATE assignments SET observed_at = 1000000000")
     local result = ends(0, lab:run "check")

@@ -109,6 +109,17 @@ describe("the corpus", function()
     came(by_file, "parse", "^key/encrypted_unknown%.%l+$")
   end)
 
+  it("is read by core.revocation, or refused, within 5 s and 256 MiB", function()
+    local by_file = read "revocation"
+    came(by_file, "untrusted", "^list/whole%.%l+$")
+    came(by_file, "untrusted", "^response/whole%.der$")
+    came(by_file, "refused", "^response/status%-[1-6]%.der$")
+    came(by_file, "limit", "^response/limit%-and%-one%.der$")
+    came(by_file, "parse", "^list/cut%-%d%.der$")
+    came(by_file, "parse", "^response/cut%-%d%.der$")
+    came(by_file, "parse", "^certificate/whole")
+  end)
+
   it("is read by bundle.pkcs7, or refused, within 5 s and 256 MiB", function()
     local by_file = read "pkcs7"
     for _, name in ipairs { "whole%.%l+", "crlf%.pem", "mark%.pem", "utf%-16le%.pem", "endless%.der", "many%.der" } do

@@ -131,7 +131,16 @@ describe("the fields of an object", function()
     assert.same({ "Valid", "chains to a trust anchor" }, status(200))
     assert.same({ "DateInvalid", "expired on 1970-01-01T00:03:20Z" }, status(201))
     assert.same({ "DateInvalid", "not valid before 1970-01-01T00:01:40Z" }, status(99))
-    assert.same({ "Untrusted", "nobody knows it" }, status(150, { untrusted = "nobody knows it" }))
+    local unknown = 'no trusted issuer for "a.test": "CA" is not in the chain and is not a known anchor'
+    assert.same({ "Untrusted", unknown }, status(150, { untrusted = unknown }))
+    local broken = 'certificate "a.test" is not trusted: path length constraint exceeded'
+    assert.same({ "Invalid", broken }, status(150, { untrusted = broken }))
+    assert.same({ "RevocationCheckFailure", "no answer" }, status(150, { revocation = { state = "failed", message = "no answer" } }))
+    assert.same({ "Untrusted", unknown }, status(150, { untrusted = unknown, revocation = { state = "failed", message = "x" } }))
+    assert.same({ "Valid", "chains to a trust anchor; not revoked" }, status(150, { revocation = { state = "good",
+      message = "not revoked" } }))
+    assert.same({ "Revoked", "revoked on 1970-01-01: keyCompromise" }, status(250, { revoked_at = 120,
+      warnings = { { code = "revoked", message = "revoked on 1970-01-01: keyCompromise" } } }))
     assert.same({ "DateInvalid", "expired on 1970-01-01T00:03:20Z" }, status(201, { untrusted = "nobody knows it" }))
     assert.same({ "Revoked", "revoked on 1970-01-01" }, status(150, { revoked_at = 120 }))
     assert.same({ "PendingRequest", "waits for the CA's certificate" }, status(150, { state = "submitted" }))

@@ -88,6 +88,8 @@ describe("config.lua", function()
       ["accepted_domains"] = { "{ accepted_domains = { 7 } }", "'accepted_domains[1]' must be a string, not a number" },
       ["an accepted domain"] = { "{ accepted_domains = { 'a b' } }",
         "'accepted_domains': 'a b' is not a domain name: 'a b' may hold letters, digits and inner hyphens only" },
+      ["proxy"] = { "{ proxy = 'proxy.contoso.com' }", "'proxy' must be a URL, such as http://proxy.contoso.com:3128" },
+      ["no_proxy"] = { "{ no_proxy = { 7 } }", "'no_proxy[1]' must be a string, not a number" },
       ["self_signed_days"] = { "{ self_signed_days = 'many' }", "'self_signed_days' must be a number, not a string" },
       ["self_signed_days, a part"] = { "{ self_signed_days = 1.5 }",
         "'self_signed_days' must be a whole number of days, 1 or more" },

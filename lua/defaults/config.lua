@@ -17,6 +17,10 @@ return {
   anchors = {},
   -- Domains that mail is accepted for (--include-accepted-domains).
   accepted_domains = {},
+  -- The HTTP proxy to CAs, and hosts to reach without it (those of the environment
+  -- mean nothing): "http://proxy.contoso.com:3128", { "corp.contoso.com" }.
+  proxy = nil,
+  no_proxy = {},
   -- Days that a self-signed certificate is valid.
   self_signed_days = 365,
   -- Services by name: { driver =, dir =, names =, endpoints =, ... }.

@@ -368,6 +368,26 @@ tlsfeature = status_request
     end)
   end)
 
+  describe("extensions", function()
+    it("are all there, in their order, with what openssl says of them", function()
+      p:issue("Middle", "extended", { only = "basicConstraints = critical,CA:FALSE\n1.3.6.1.4.1.99999.7 = DER:0402cafe\n"
+        .. "subjectAltName = DNS:a.b\n1.3.6.1.4.1.99999.8 = DER:" .. ("30"):rep(100) .. "\n2.5.29.31 = DER:0500\n" })
+      local list = p:certificates("extended")[1]:extensions()
+      assert.same({ oid = "2.5.29.19", name = "X509v3 Basic Constraints", critical = true, text = "CA:FALSE", size = 2, hex = "3000" }, list[1])
+      assert.same({ oid = "1.3.6.1.4.1.99999.7", critical = false, size = 4, hex = "0402cafe" }, list[2])
+      assert.same({ oid = "2.5.29.17", name = "X509v3 Subject Alternative Name", critical = false, text = "DNS:a.b", size = 7,
+        hex = "30058203612e62" }, list[3])
+      assert.same({ oid = "1.3.6.1.4.1.99999.8", critical = false, size = 100, hex = ("30"):rep(64) }, list[4])
+      assert.same({ "2.5.29.31", nil, "0500" }, { list[5].oid, list[5].text, list[5].hex }) -- malformed
+    end)
+
+    it("are none where there are none", function()
+      local one = key.generate "ed25519"
+      local bare = assert(cert.issue { key = one, public = one, subject = { CN = "x" }, not_before = 0, not_after = 1, subject_key_id = false })
+      assert.same({}, bare:extensions())
+    end)
+  end)
+
   describe("verify", function()
     local function verify(options, chain)
       options.chain = chain or { leaf, middle }
@@ -379,6 +399,15 @@ tlsfeature = status_request
       assert.is_true(verify { name = "mail.contoso.com", purpose = "server" })
       assert.is_true(verify({}, { leaf, root, p:certificates("Root")[1], middle }))
       assert.is_true(verify { anchors = { "system", root } })
+    end)
+
+    it("returns the path from the leaf to the anchor", function()
+      local ok, path = verify({}, { leaf, root, middle })
+      assert.is_true(ok)
+      assert.equal(3, #path)
+      for i, one in ipairs { leaf, middle, root } do assert.is_true(path[i] == one) end
+      ok, path = verify({ anchors = { middle } }, { leaf })
+      assert.same({ true, 2, true }, { ok, #path, path[2] == middle })
     end)
 
     it("trusts an intermediate and a leaf as anchors", function()

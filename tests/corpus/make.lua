@@ -146,6 +146,21 @@ end
 local leaf, plain_request, plain_key = certificate(), request(), pkcs8(ec, ec_private(ONE))
 local LIMIT = 1024 * 1024
 
+-- What a CA publishes: a revocation list and an OCSP response; both as unsigned as
+-- all else here.
+local entry = sequence(integer(5), der.utc "250601000000Z", sequence(extension("2.5.29.21", der.element(0x0A, "\1"))))
+local list = sequence(sequence(integer(1), ecdsa, name "Contoso CA", der.utc "250101000000Z", der.utc "350101000000Z",
+  sequence(entry, entry), explicit(0, sequence(extension("2.5.29.20", integer(1)),
+  extension("2.5.29.28", sequence(explicit(0, explicit(0, implicit(6, "http://crl.contoso.com/1.crl")))), true)))), ecdsa,
+  signature)
+local function time(text) return der.element(0x18, text) end
+local single = sequence(sequence(algorithm("1.3.14.3.2.26", null()), octets(noise(20)), octets(noise(20)), integer(5)),
+  explicit(1, time "20250601000000Z", explicit(0, der.element(0x0A, "\1"))), time "20250601000000Z",
+  explicit(0, time "20350101000000Z"))
+local response = sequence(der.element(0x0A, "\0"), explicit(0, sequence(oid "1.3.6.1.5.5.7.48.1.1", octets(sequence(
+  sequence(explicit(1, name "Contoso CA"), time "20250601000000Z", sequence(single, single)), ecdsa, signature,
+  explicit(0, sequence(leaf)))))))
+
 -- Every kind, whole, and then broken in every mechanical way.
 
 local whole = {
@@ -153,6 +168,8 @@ local whole = {
   { "request", "CERTIFICATE REQUEST", plain_request },
   { "key", "PRIVATE KEY", plain_key },
   { "pkcs7", "PKCS7", pkcs7(leaf .. certificate { serial = integer(2) }) },
+  { "list", "X509 CRL", list },
+  { "response", "OCSP RESPONSE", response },
   { "pkcs12", "PKCS12", pkcs12(safe_data(certificate_bag(leaf)) .. safe_data(key_bag(sealed(pkcs8(ec, ""))))) },
 }
 
@@ -214,6 +231,8 @@ for _, each in ipairs(whole) do
 end
 
 -- What any reader may be given.
+
+for status = 1, 7 do keep(("response/status-%d.der"):format(status), sequence(der.element(0x0A, string.char(status)))) end
 
 keep("pile/empty", "")
 keep("pile/nul", "\0")

@@ -8,6 +8,7 @@ local bundle = require "core.bundle"
 local cert = require "core.cert"
 local key = require "core.key"
 local request = require "core.request"
+local revocation = require "core.revocation"
 
 local LIMIT = 1024 * 1024 -- bytes that a reader takes
 
@@ -62,6 +63,7 @@ local function use_certificate(one)
     return #all == 1 and all[1]
   end, one)
   assert(one:fingerprint() == fields.fingerprint and one:public_key() == fields.public_key)
+  check_text(one:extensions())
   check_text(tostring(one))
   for i = 1, math.min(3, #fields.domains) do one:covers(fields.domains[i]) end
   assert(not one:covers "")
@@ -142,12 +144,30 @@ function M.pkcs12(bytes)
   return code
 end
 
+local issuer, subject
+
+--- What a CA publishes: revocation lists and OCSP responses.
+function M.revocation(bytes)
+  if not issuer then
+    local signer = key.generate "ec:P-256"
+    local function issue(name, ca, by)
+      return assert(cert.issue { key = signer, public = signer, subject = { CN = name }, ca = ca, issuer = by, not_before = 0,
+        not_after = 2000000000 })
+    end
+    issuer = issue("Contoso CA", true)
+    subject = issue("mail.contoso.com", false, issuer)
+  end
+  local code = refused(revocation.list(bytes, subject, issuer))
+  return code and code ~= "parse" and code or refused(revocation.response(bytes, subject, issuer))
+end
+
 --- A file with everything in it: each reader takes what is its own.
 function M.pile(bytes)
   M.certificate(bytes)
   M.request(bytes)
   M.key(bytes)
   M.pkcs7(bytes)
+  M.revocation(bytes)
 end
 
 return M
