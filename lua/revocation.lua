@@ -27,13 +27,13 @@ local function cannot_tell(certificate, why)
 end
 
 local function said_by(verdict)
-  return ("%s %s of %s%s"):format(verdict.by, text.escape(verdict.url), text.time(verdict.this_update),
+  return ("says %s %s of %s%s"):format(verdict.by, text.escape(verdict.url), text.time(verdict.this_update),
     verdict.cached and ", cached" or "")
 end
 
 local function revoked(verdict, subject, is_leaf)
   return { state = "revoked", revoked_at = verdict.revoked_at or os.time(), reason = verdict.reason,
-    message = ("%srevoked on %s: %s (%s)"):format(is_leaf and "" or ("its issuer '%s' was "):format(label_of(subject)),
+    message = ("%srevoked on %s: %s, %s"):format(is_leaf and "" or ("its issuer '%s' was "):format(label_of(subject)),
       text.time(verdict.revoked_at), verdict.reason or "no reason given", said_by(verdict)) }
 end
 
@@ -73,7 +73,7 @@ function M.ask(session, row, staples)
     elseif verdict == nil then
       if result.state ~= "failed" then result = { state = "failed", message = cannot_tell(path[i], message) } end
     elseif verdict and i == 1 then
-      result = { state = "good", message = ("not revoked (%s)"):format(said_by(verdict)) }
+      result = { state = "good", message = ("not revoked, %s"):format(said_by(verdict)) }
     end
   end
   return result
@@ -118,7 +118,8 @@ local function remember(context, row, result)
     changes.warnings = json.compact(warnings_with(fresh, event == "revoked" and result.message or nil))
     local ok
     ok, message, code = certificates.set(context.db, row.id, changes)
-    if ok then ok, message, code = certificates.record(context.db, row.id, context:who(), event, result.message) end
+    local detail = result.message:gsub("^revoked ", "")
+    if ok then ok, message, code = certificates.record(context.db, row.id, context:who(), event, detail) end
     if not ok then return nil, message, code end
     return true
   end)
@@ -170,9 +171,8 @@ function M.check(session, row, staples)
   if not result then return nil, message, code end
   answers.prune(session.context)
   row.revocation = json.object(result, { "state", "message", "revoked_at", "reason" })
-  local ok
-  ok, message, code = remember(session.context, row, result)
-  if not ok then return nil, message, code end
+  local ok, why = remember(session.context, row, result)
+  if not ok then session.context:warn("%d: this is not remembered: %s", row.id, why) end
   return result
 end
 

@@ -63,9 +63,10 @@ return {
   },
 
   notes = [[
-With --domain NAME a wildcard counts for the names it covers.  What was observed
-on a service for that name comes first; then what would be served: valid ones of
-a CA, the newest first, self-signed ones after them; then what cannot be.]],
+With --domain NAME a wildcard counts for the names it covers.  What was
+observed on a service for that name comes first; then what would be served:
+valid ones of a CA, the newest first, self-signed ones after them; then what
+cannot be.]],
 
   text = function(list, context)
     if #list == 0 and context.is_filtered then return "nothing is like that; certwright list shows everything" end

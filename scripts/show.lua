@@ -28,9 +28,9 @@ return {
     { "--revocation", "ask its CA, by OCSP and its revocation list, whether it is revoked" },
   },
   notes = [[
-With --revocation OCSP is asked, then revocation lists, then what services staple:
-for 10 seconds at most; answers are kept until they expire.  A revocation is
-remembered, a failure to find out is not; exit status 0 in any case.]],
+With --revocation OCSP is asked, then revocation lists, then what services
+staple: for 10 seconds at most; answers are kept until they expire.  A
+revocation is remembered, a failure to find out is not; the exit status is 0.]],
 
   text = function(fields, context)
     local lines = { object.text(fields, context), table.unpack(particulars.lines(fields, context.columns)) }
