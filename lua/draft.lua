@@ -3,6 +3,8 @@
 
 local host = require "core.host"
 local names = require "names"
+local options = require "options"
+local subjects = require "subject"
 
 local M = {}
 
@@ -99,7 +101,7 @@ end
 -- the caller's.
 local function blame(draft, site, field, message, code)
   if draft.decided[field] == "option" then return nil, message, code end
-  return nil, ("%s in '%s': %s"):format(field, site.policy:source(field), message), "refused"
+  return nil, ("%s in '%s': %s"):format(field, decider(site, field), message), "refused"
 end
 
 local function check_strings(list)
@@ -161,6 +163,19 @@ local function base_subject(draft, site, known)
   return base
 end
 
+-- A renewal keeps its old subject, but what is said anew has to be right.
+local function check_subject(draft, site, args, known)
+  for option, attribute in options.sorted(SUBJECT) do
+    if draft.subject[attribute] and (args[option] or not known.subject) then
+      local value, message, code = subjects.check(attribute, draft.subject[attribute])
+      if not value and args[option] then return nil, message, code end
+      if not value then return blame(draft, site, "subject", message, code) end
+      draft.subject[attribute] = value
+    end
+  end
+  return true
+end
+
 local function subject(draft, site, args, known)
   local base, message, code = base_subject(draft, site, known)
   if not base then return nil, message, code end
@@ -168,13 +183,13 @@ local function subject(draft, site, args, known)
   for attribute, value in pairs(base) do draft.subject[attribute] = value end
   for option, attribute in pairs(SUBJECT) do
     if args[option] then
-      draft.subject[attribute] = args[option]
+      draft.subject[attribute] = args[option] ~= "" and args[option] or nil -- "" takes away what the policy gives
       draft.decided.subject = "option"
     end
   end
-  if draft.subject.C and not draft.subject.C:match "^%a%a$" then
-    return nil, ("the country '%s' is not a two-letter code of ISO 3166"):format(draft.subject.C), "usage"
-  end
+  local ok
+  ok, message, code = check_subject(draft, site, args, known)
+  if not ok then return nil, message, code end
   -- X.520: a common name has at most 64 characters; a longer name stands in
   -- the SAN alone, where clients look (RFC 9525).
   if #draft.common_name <= 64 then draft.subject.CN = draft.common_name end
