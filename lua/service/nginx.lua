@@ -199,6 +199,24 @@ function M.settings(service)
   return said
 end
 
+--- The names of its TLS servers; while there are none, of all its servers.
+function M.names(service)
+  local config, message, code = understand(service)
+  if not config then
+    return nil, message, code
+  end
+  local list = {}
+  for _, server in ipairs(config.servers) do
+    table.move(server.names, 1, #server.names, #list + 1, list)
+  end
+  for _, server in ipairs(#config.servers == 0 and named(config.http, "server") or {}) do
+    for _, server_name in ipairs(named(server.block, "server_name")) do
+      add_names(list, server_name)
+    end
+  end
+  return drivers.once(list)
+end
+
 --- The include file of a generation.
 function M.files(_, folder)
   local certificate, message, code = word(folder .. "/fullchain.pem")
