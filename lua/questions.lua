@@ -66,6 +66,8 @@ local function read(self, prompt)
       self:say "That was not UTF-8; type it again."
     elseif line:find "%c" or line:find "\xC2[\x80-\x9F]" then
       self:say "That held control characters (the arrow keys do nothing here); type it again."
+    elseif text.escape(line) ~= line then
+      self:say "That held invisible characters; type it again."
     else
       return line
     end
@@ -84,28 +86,36 @@ local function answer(self, prompt, help)
   end
 end
 
+-- The prompt of a question, and its help.
+local function words_of(question, default)
+  if not question.optional then
+    return question.prompt .. (default and (" [%s]"):format(text.escape(default)) or ""), question.help
+  end
+  local none = question.shown or "none"
+  return ("%s [%s]"):format(question.prompt, default and text.escape(default) or none),
+    (question.help and question.help .. "\n" or "") .. ("%s alone stands for %s."):format(NONE, none)
+end
+
 --- Asks for a text.
 -- @param question { prompt =, default = text, optional = whether nothing will
---   do (`-` says so), help =, check = function(text) -> value | nil, message }
+--   do (`-` says so), shown = what then stands in the brackets ("none"), help =,
+--   check = function(text) -> value | nil, message }
 -- @return what check returns, else the text; "" for nothing
 function Ui:ask(question)
   local default = question.default ~= "" and question.default or nil
-  local shown = default or question.optional and "none"
-  local prompt = question.prompt .. (shown and (" [%s]"):format(text.escape(shown)) or "")
-  local help = question.help
-  if question.optional then help = (help and help .. "\n" or "") .. ("%s alone stands for nothing."):format(NONE) end
+  local prompt, help = words_of(question, default)
   while true do
     local line = answer(self, prompt, help)
     local given = line == "" and default or line
     if question.optional and (given == "" or line == NONE) then return "" end
+    local value, message = given, nil
     if given == "" then
-      self:say "This needs an answer; ? explains."
-    else
-      local value, message = given, nil
-      if question.check then value, message = question.check(given) end
-      if value ~= nil then return value end
-      self:say((message or "That will not do") .. ".")
+      value, message = nil, "This needs an answer; ? explains"
+    elseif question.check then
+      value, message = question.check(given)
     end
+    if value ~= nil then return value end
+    self:say((message or "That will not do") .. ".")
   end
 end
 

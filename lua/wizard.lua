@@ -5,12 +5,12 @@
 --
 --     local ui = wizard.new(context:dialogue())
 --     local answers, message, code = ui:run({ page, ... }, {})
---     ui:title "Completion"
 --
 -- A page is { title = text, help = text, skip = function(state) -> bool or nil,
 -- run = function(state, ui) }.  What it asks it keeps in state, and offers it as
 -- the default when it is run again: so nothing is lost on the way back.  A run
--- that returns nil, message, code ends the wizard with that.
+-- that returns nil, message, code ends the wizard with that.  A last page without
+-- `run` is a title alone ("Completion"): what was asked for is done below it.
 --
 -- A page talks by ui:say, show, warn, title, and asks by ui:ask, yes, choose,
 -- choose_some (questions.lua); ui:form and ui:within, below, put them together.
@@ -103,6 +103,7 @@ local function walk(self, pages, state)
     local page = pages[place]
     self:title(page.title, ("page %d of %d"):format(number, count))
     self.help = page.help
+    if not page.run then return state end
     local went, done, message, code = attempt(page.run, state, self)
     if went and done == nil and message ~= nil then return nil, message, code end
     local to, n, of = find_page(pages, state, place, went and 1 or -1)

@@ -152,24 +152,33 @@ local function fill_row(row, facts, domains, root_domain)
   return filled
 end
 
---- Rows with the names that they propose; a service that is in no row gets one.
+-- The names of a service that no row has, as a row; nil when there are none.
+local function row_of_rest(service, fact, rows)
+  local seen, rest = {}, { internal = {}, external = {} }
+  for _, row in ipairs(rows) do
+    for _, kind in ipairs { "internal", "external" } do
+      for _, name in ipairs(row[kind]) do seen[name] = true end
+    end
+  end
+  for kind, list in pairs(rest) do
+    for _, name in ipairs(fact[kind]) do list[#list + 1] = not seen[name] and name or nil end
+  end
+  if #rest.internal == 0 and #rest.external == 0 then return nil end
+  rest.row, rest.label, rest.use = "service:" .. service, "Service " .. service, true
+  return rest
+end
+
+--- Rows with the names that they propose; those of a service that no row would
+-- have are a row of their own.
 -- @param rows as M.load returns them; facts as M.facts does
 -- @param domains the accepted domains; root_domain takes their place where there
 --   are none, and may be nil
 -- @return array of { row =, label =, internal = names, external = names, use = bool }
 function M.fill(rows, facts, domains, root_domain)
-  local filled, has_row = {}, {}
+  local filled = {}
   if #domains == 0 then domains = { root_domain } end
-  for i, row in ipairs(rows) do
-    filled[i] = fill_row(row, facts, domains, root_domain)
-    for _, service in ipairs(row.services or {}) do has_row[service] = true end
-  end
-  for service, fact in options.sorted(facts) do
-    if not has_row[service] then
-      filled[#filled + 1] = { row = "service:" .. service, label = "Service " .. service, internal = fact.internal,
-        external = fact.external, use = true }
-    end
-  end
+  for i, row in ipairs(rows) do filled[i] = fill_row(row, facts, domains, root_domain) end
+  for service, fact in options.sorted(facts) do filled[#filled + 1] = row_of_rest(service, fact, filled) end
   return filled
 end
 

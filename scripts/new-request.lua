@@ -6,6 +6,7 @@ local draft = require "draft"
 local json = require "json"
 local object = require "object"
 local options = require "options"
+local pages = require "pages.new-request"
 local request = require "request"
 
 -- The request itself, where it is for nobody's file; DER byte for byte.
@@ -102,12 +103,18 @@ return {
   notes = [[
 The request is kept in the state folder in any case.  --dry-run shows every
 value, and who decided it.  An attribute of the subject that is '' is left out
-though the site has it.  For example:
+though the site has it.  On a terminal, without a name to ask for, it asks for
+everything, page by page.  For example:
    certwright new-request --domain mail.contoso.com --out contoso.csr]],
   text = text,
 
   run = function(args, context)
-    local ok, message, code = check(args, context)
+    local ok, message, code
+    if pages.wanted(args, context) then
+      args, message, code = pages.ask(args, context)
+      if not args then return nil, message, code end
+    end
+    ok, message, code = check(args, context)
     local db, site
     if ok then db, message, code = context:write() end
     if db then site, message, code = context:site() end

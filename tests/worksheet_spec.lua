@@ -95,10 +95,11 @@ describe("the worksheet", function()
     assert.same({ "y.test", "mail.corp.test" }, row_of(rows, "y").internal)
   end)
 
-  it("has a row for a service that is in none", function()
+  it("has rows for the names of services that no other row has", function()
     local rows = worksheet.fill(assert(load()), facts, {}, nil)
-    assert.same({ row = "service:ldap", label = "Service ldap", internal = { "dc1" }, external = { "ldap.contoso.com" },
-      use = true }, rows[#rows])
+    assert.same({ { row = "service:ldap", label = "Service ldap", internal = { "dc1" }, external = { "ldap.contoso.com" },
+      use = true }, { row = "service:web", label = "Service web", internal = {}, external = { "www.contoso.com" },
+      use = true } }, { table.unpack(rows, 15) })
   end)
 
   it("proposes names of the accepted domains, else of the root domain", function()
@@ -117,7 +118,7 @@ describe("the worksheet", function()
   it("merges the rows that are used, each name once, what the world sees first", function()
     local rows = worksheet.fill(assert(load()), facts, { "contoso.com" }, nil)
     assert.same({ "mail.contoso.com", "autodiscover.contoso.com", "imap.contoso.com", "autoconfig.contoso.com",
-      "mta-sts.contoso.com", "ldap.contoso.com", "mail.corp.test", "dc1" }, worksheet.merged(rows))
+      "mta-sts.contoso.com", "ldap.contoso.com", "www.contoso.com", "mail.corp.test", "dc1" }, worksheet.merged(rows))
   end)
 
   it("knows the names that services use and a list lacks", function()

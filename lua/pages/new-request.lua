@@ -1,0 +1,289 @@
+-- new-request.lua: the wizard of new-request: the pages of the article's "Create
+-- a certificate request".  They only make the options of new-request, which then
+-- runs as if somebody had typed them; nothing is changed before that.
+--
+-- What the pages keep in their state is args: the options by key, and beside them
+-- what worksheet.lua and domains.lua keep.
+
+local certificates = require "certificates"
+local commandline = require "commandline"
+local draft = require "draft"
+local file = require "core.file"
+local names = require "names"
+local options = require "options"
+local paths = require "paths"
+local request = require "request"
+local subjects = require "subject"
+local text = require "text"
+local worksheet = require "worksheet"
+
+local M = {}
+
+-- The options that the pages ask for; the others stay as they were given.
+local ASKED = { name = true, root_domain = true, wildcard = true, common_name = true, domain = true, out = true }
+local SUBJECT = { organization = "O", unit = "OU", locality = "L", state_name = "ST", country = "C" }
+
+--- Whether to ask: on a terminal, when nothing says for which names.
+function M.wanted(args, context)
+  local named = args.common_name or #args.domain > 0 or args.services or args.from or args.reuse_key
+    or args.wildcard and args.root_domain
+  for key, value in pairs(args) do named = named or key:find "^include_" and value end
+  return context.terminal and not context.in_workflow and not named
+end
+
+-- The draft that the answers make, with the name it would have.
+local function proposed(self, args)
+  local known = { local_ca = require("ca.local").exists(self.context) }
+  local made, message, code = draft.make(self.site, args, known)
+  if not made then return nil, message, code end
+  return request.name(self.context, made, args)
+end
+
+-- The options, but for those asked on later pages.
+local function options_of(self, state, list)
+  local args = {}
+  for key, value in pairs(self.given) do args[key] = value end
+  for key in pairs(ASKED) do args[key] = nil end
+  for _, key in ipairs { "name", "root_domain" } do args[key] = state[key] ~= "" and state[key] or nil end
+  args.domain, args.wildcard = {}, state.wildcard or nil
+  if not state.wildcard then
+    for _, name in ipairs(list) do
+      if name ~= state.common_name then args.domain[#args.domain + 1] = name end
+    end
+    args.common_name = state.common_name
+  end
+  return args
+end
+
+-- All the options: of the subject those that differ from what the site gives.
+local function final_options(self, state)
+  local args = options_of(self, state, state.domains)
+  for key in pairs(SUBJECT) do
+    args[key] = state[key] ~= state.site_subject[key] and state[key] or nil
+  end
+  args.out = state.out ~= "" and not args.self_signed and state.out or nil
+  return args
+end
+
+local function introduction(self)
+  return {
+    title = "Introduction",
+    help = [[
+The friendly name is a label for people, which list and show have; it does not
+stand in the certificate. Without one, the site's policy makes one of the common
+name.]],
+    run = function(state, ui)
+      ui:say "This makes a private key, which stays here, and a certificate request for a certificate authority."
+      state.name = ui:ask {
+        prompt = "Friendly name", default = state.name, optional = true, shown = "from the common name",
+        check = function(line)
+          local name, message = names.friendly(line)
+          if not name then return nil, message end
+          local rows
+          rows, message = certificates.named(self.context.db, name)
+          if rows and #rows == 0 then return name end
+          return nil, rows and ("the friendly name '%s' is in use by %d"):format(name, rows[1].id) or message
+        end,
+      }
+      return true
+    end,
+  }
+end
+
+local function scope(self)
+  return {
+    title = "Domain Scope",
+    help = [[
+The root domain is the one below which the names are, such as contoso.com. A
+wildcard certificate is for *.contoso.com: every name one label below it, but not
+contoso.com itself. For it, no names are asked for.]],
+    run = function(state, ui)
+      ui:form(state, {
+        { key = "root_domain", prompt = "Root domain", optional = true, default = self.site.config.accepted_domains[1],
+          check = function(line)
+            local domain, message = names.check((line:gsub("^%*%.", "")))
+            if domain and names.is_address(domain) then return nil, "a root domain is no IP address" end
+            if domain and line:find "^%*%." then state.wildcard = true end
+            return domain, message
+          end },
+        { key = "wildcard", kind = "yes", prompt = "Ask for a wildcard certificate of the root domain?",
+          default = false, skip = function(into) return into.root_domain == "" end },
+      })
+      state.wildcard = state.wildcard and state.root_domain ~= ""
+      return true
+    end,
+  }
+end
+
+-- What the site would put into the subject of this request, by option.
+local function site_subject(self, state)
+  local args, given = options_of(self, state, state.domains), {}
+  for key in pairs(SUBJECT) do args[key] = nil end
+  local made = proposed(self, args)
+  local subject = made and made.subject or self.site.config.organization
+  for key, attribute in pairs(SUBJECT) do given[key] = subject[attribute] or "" end
+  return given
+end
+
+-- A file name for the request that is not taken.
+local function free_file(name)
+  local base = name:gsub("^%*%.", "wildcard."):sub(1, 200)
+  local path, number = base .. ".csr", 1
+  while file.stat(path) do
+    number = number + 1
+    path = ("%s-%d.csr"):format(base, number)
+  end
+  return path
+end
+
+local function check_file(line)
+  if line == "-" then return nil, "DER is nothing for a terminal: it needs a file" end
+  local home = os.getenv "HOME" or "~"
+  local path = line:gsub("^~%f[/\0]", function() return home end)
+  local there, folder = file.stat(path, true), file.stat(paths.parent(path), true)
+  if there then
+    return nil, ("'%s' is there already%s"):format(path, there.kind == "folder" and ", and is a folder" or "")
+  elseif not folder or folder.kind ~= "folder" then
+    return nil, ("there is no folder '%s'"):format(paths.parent(path))
+  end
+  return path
+end
+
+local function subject_question(key, prompt)
+  return { key = key, prompt = prompt, optional = true, check = function(line)
+    return subjects.check(SUBJECT[key], line)
+  end }
+end
+
+local function organization(self)
+  return {
+    title = "Organization and Location",
+    help = [[
+This will stand in the certificate's subject, if the certificate authority takes
+it over. Country is a code of ISO 3166-1, such as US or DE.]],
+    run = function(state, ui)
+      state.site_subject = site_subject(self, state)
+      for key in pairs(SUBJECT) do
+        state[key] = state[key] or self.given[key] or state.site_subject[key]
+      end
+      local name = free_file(state.wildcard and "*." .. state.root_domain or state.common_name)
+      if state.out == nil or state.out == state.proposed_file then state.out = name end
+      state.proposed_file = name
+      local to_print = self.given.form ~= "der"
+      ui:form(state, {
+        subject_question("organization", "Organization"),
+        subject_question("unit", "Organizational unit"),
+        subject_question("country", "Country"),
+        subject_question("locality", "City or locality"),
+        subject_question("state_name", "State or province"),
+        { key = "out", prompt = "Certificate request file", optional = to_print, shown = "printed here",
+          skip = function() return self.given.self_signed end, check = check_file,
+          help = "The request is written into this file, for the certificate authority; it is kept here as well." },
+      })
+      return true
+    end,
+  }
+end
+
+-- A subject in the order in which people read it.
+local function subject_line(subject)
+  local rank, list = { CN = "1", OU = "2", O = "3", L = "4", ST = "5", C = "6" }, {}
+  for attribute, value in pairs(subject) do
+    list[(rank[attribute] or "9") .. attribute] = attribute .. "=" .. text.escape(value)
+  end
+  local parts = {}
+  for _, part in options.sorted(list) do parts[#parts + 1] = part end
+  return table.concat(parts, ", ")
+end
+
+local function summary_of(made, args)
+  return {
+    { "Friendly name", text.escape(made.friendly_name) },
+    { "Common name", text.escape(made.common_name) },
+    { "Names", text.names(made.domains) },
+    { "Subject", subject_line(made.subject) },
+    { "Key", text.escape(made.key) .. (args.exportable and ", exportable" or "") },
+    { "CA", args.self_signed and "none: self-signed at once" or text.escape(made.ca) },
+    not args.self_signed and { "Request file", text.escape(args.out or "printed here") } or nil,
+  }
+end
+
+local function configuration(self)
+  return {
+    title = "Certificate Configuration",
+    help = "Nothing is made before you say yes. The command does the same again, without questions.",
+    run = function(state, ui)
+      local args = final_options(self, state)
+      local made, message = proposed(self, args)
+      if not made then
+        ui:warn(message)
+        if ui:yes { prompt = "Go back and change it?", default = true } then ui:back() end
+        ui:abandon()
+      end
+      local columns = ui.dialogue.columns()
+      ui:show(text.fields(summary_of(made, args), columns))
+      ui:say "\nThe same on the command line:"
+      ui:show(commandline.lines(commandline.words(self.context, self.script, args), columns))
+      ui:say ""
+      local prompt = self.context.dry_run and "Show what would be made?" or "Make the request?"
+      if args.self_signed then prompt = "Make the certificate?" end
+      if not ui:yes { prompt = prompt, default = true } then ui:abandon() end
+      state.args = args
+      return true
+    end,
+  }
+end
+
+-- What the two pages of names ask for.
+local function names_asked(self)
+  local facts
+  return {
+    rows = self.rows, accepted_domains = self.site.config.accepted_domains,
+    facts = function()
+      facts = facts or worksheet.facts(self.site)
+      return facts
+    end,
+    common_name = function(state, list)
+      local free = { name = state.name, root_domain = state.root_domain }
+      local made = #list > 0 and proposed(self, options_of(self, free, list))
+      return made and made.common_name or list[1]
+    end,
+    extra = function(state, list)
+      local made, extra = #list > 0 and proposed(self, options_of(self, state, list)), {}
+      for _, name in ipairs(made and made.domains or {}) do
+        local known = false
+        for _, other in ipairs(list) do known = known or other == name end
+        if not known then extra[#extra + 1] = name end
+      end
+      return extra
+    end,
+  }
+end
+
+--- Asks for everything that a request needs.
+-- @param args the options that were given
+-- @return options | nil, message, code
+function M.ask(args, context)
+  local script, db, site, message, code
+  script, message, code = require("scripts").load(context, "new-request")
+  if script then db, message, code = context:read() end
+  if db then site, message, code = context:site() end
+  if not site then return nil, message, code end
+  local self = { context = context, site = site, given = args, script = script }
+  self.rows, message, code = worksheet.load(context.home, site.dir)
+  if not self.rows then return nil, message, code end
+  local asked = names_asked(self)
+  local ui = require("wizard").new(context:dialogue())
+  local state
+  state, message, code = ui:run({
+    introduction(self), scope(self), require("pages.worksheet").page(asked), require("pages.domains").page(asked),
+    organization(self), configuration(self), { title = "Completion" },
+  }, {
+    name = args.name, root_domain = args.root_domain, wildcard = args.wildcard, out = args.out,
+    changed = {}, added = {}, domains = {},
+  })
+  if not state then return nil, message, code end
+  return state.args
+end
+
+return M
