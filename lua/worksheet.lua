@@ -145,7 +145,9 @@ local function fill_row(row, facts, domains, root_domain)
       if facts[service] then add(filled[kind], beginning_with(facts[service][kind], row.hosts)) end
     end
   end
-  for _, domain in ipairs(row.prefix and domains or {}) do add(filled.external, { row.prefix .. "." .. domain }) end
+  for _, domain in ipairs(row.prefix and domains or {}) do
+    add(filled.external, { row.prefix .. "." .. domain:gsub("^%*%.", "") }) -- *.D is accepted like D
+  end
   if row.suggest and root_domain and not next(facts) then
     add(filled.external, { row.suggest .. "." .. root_domain })
   end

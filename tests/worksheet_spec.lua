@@ -103,7 +103,7 @@ describe("the worksheet", function()
   end)
 
   it("proposes names of the accepted domains, else of the root domain", function()
-    local rows = worksheet.fill(assert(load()), facts, { "contoso.com", "fabrikam.com" }, "example.com")
+    local rows = worksheet.fill(assert(load()), facts, { "contoso.com", "*.fabrikam.com" }, "example.com")
     assert.same({ "autodiscover.contoso.com", "autodiscover.fabrikam.com" }, row_of(rows, "autodiscover").external)
     assert.same({ "mta-sts.contoso.com", "mta-sts.fabrikam.com" }, row_of(rows, "mta-sts").external)
     assert.is_false(row_of(rows, "legacy").use)

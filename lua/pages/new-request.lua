@@ -91,6 +91,7 @@ name.]],
 end
 
 local function scope(self)
+  local accepted = (self.site.config.accepted_domains[1] or ""):gsub("^%*%.", "")
   return {
     title = "Domain Scope",
     help = [[
@@ -99,7 +100,7 @@ wildcard certificate is for *.contoso.com: every name one label below it, but no
 contoso.com itself. For it, no names are asked for.]],
     run = function(state, ui)
       ui:form(state, {
-        { key = "root_domain", prompt = "Root domain", optional = true, default = self.site.config.accepted_domains[1],
+        { key = "root_domain", prompt = "Root domain", optional = true, default = accepted,
           check = function(line)
             local domain, message = names.check((line:gsub("^%*%.", "")))
             if domain and names.is_address(domain) then return nil, "a root domain is no IP address" end
