@@ -134,8 +134,8 @@ bool core_key_digest(EVP_PKEY *key, const char *name, const EVP_MD **digest) {
   if (EVP_PKEY_get_default_digest_name(key, required, sizeof required) == 2 &&
       strcmp(required, "UNDEF") == 0)
     return true;
-  *digest = strcmp(name, "sha256") == 0 ? EVP_sha256()
-                                        : EVP_get_digestbyname(name);
+  *digest =
+      strcmp(name, "sha256") == 0 ? EVP_sha256() : EVP_get_digestbyname(name);
   core_clear_errors();
   return *digest != NULL;
 }

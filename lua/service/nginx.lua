@@ -21,8 +21,9 @@ local built_as = {} -- what nginx -V says, by program: the same while this one r
 -- Where things are: nginx -V says what the site does not.
 local function places(service)
   local program = service.program or "nginx"
-  local built, message, code = built_as[program], nil, nil
+  local built = built_as[program]
   if not built then
+    local message, code
     built, message, code = drivers.run { program, "-V" }
     if not built then
       return nil, message, code
