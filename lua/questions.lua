@@ -93,7 +93,7 @@ local function words_of(question, default)
   end
   local none = question.shown or "none"
   return ("%s [%s]"):format(question.prompt, default and text.escape(default) or none),
-    (question.help and question.help .. "\n" or "") .. ("%s alone stands for %s."):format(NONE, none)
+    (question.help and question.help .. "\n" or "") .. ("%s alone means: %s."):format(NONE, none)
 end
 
 --- Asks for a text.

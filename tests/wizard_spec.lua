@@ -78,7 +78,7 @@ describe("a question", function()
     assert.equal("", (asked({ "" }, "ask", { prompt = "Unit", optional = true })))
     local value, said = asked({ "?", "-" }, "ask", { prompt = "Unit", optional = true, default = "Mail" })
     assert.equal("", value)
-    assert.is_truthy(said:find("- alone stands for none.", 1, true))
+    assert.is_truthy(said:find("- alone means: none.", 1, true))
   end)
 
   it("explains itself, its page and the keys at ?", function()

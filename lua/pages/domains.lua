@@ -130,10 +130,16 @@ function M.page(ask)
         if now ~= shown then show_list(state, ui, ask, list) end
         shown = now
         local line = ui:ask { prompt = #list == 0 and "Name to add" or "Change", default = #list > 0 and "next" or nil }
-        if line == "next" then return true end
-        local message = line ~= "list" and change_list(state, ui, list, line) or nil
+        if line == "next" and #list > 0 then return true end
+        local message
+        if line == "list" then
+          shown = nil
+        elseif line == "next" then
+          message = "a certificate needs a name; ? explains"
+        else
+          message = change_list(state, ui, list, line)
+        end
         if message then ui:say(message .. ".") end
-        if line == "list" then shown = nil end
       end
     end,
   }

@@ -15,18 +15,19 @@ function M.command(line, verbs)
   return nil, line
 end
 
---- Numbers such as "3" or "1,3".
+--- Numbers such as "3", "1,3" or "2-4".
 -- @param count of the list that they are of; what its lines are called
 -- @return array | nil, message
 function M.numbers(line, count, what)
   local list = {}
-  for word in line:gmatch "[^,%s]+" do
-    local number = word:match "^%d+$" and math.tointeger(tonumber(word))
-    if not number or number < 1 or number > count then
-      return nil, ("'%s' is no %s: type %s"):format(text.escape(word), what,
-        count == 1 and "1" or ("a number from 1 to %d"):format(count))
+  for word in line:gsub("%s*%-%s*", "-"):gmatch "[^,%s]+" do
+    local first, last = word:match "^(%d+)%-?(%d*)$"
+    first, last = math.tointeger(tonumber(first)), math.tointeger(tonumber(last)) or math.tointeger(tonumber(first))
+    if not first or first < 1 or last > count or last < first then
+      return nil, ("'%s' is no %s: %s"):format(text.escape(word), what, count == 0 and "there are none"
+        or count == 1 and "type 1" or ("type a number from 1 to %d"):format(count))
     end
-    list[#list + 1] = number
+    for number = first, last do list[#list + 1] = number end
   end
   if #list == 0 then return nil, ("say which %s, by its number"):format(what) end
   return list

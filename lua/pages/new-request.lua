@@ -68,10 +68,8 @@ end
 local function introduction(self)
   return {
     title = "Introduction",
-    help = [[
-The friendly name is a label for people, which list and show have; it does not
-stand in the certificate. Without one, the site's policy makes one of the common
-name.]],
+    help = "The friendly name is a label for people, which list and show have; it does not stand in the "
+      .. "certificate. Without one, the site's policy makes one of the common name.",
     run = function(state, ui)
       ui:say "This makes a private key, which stays here, and a certificate request for a certificate authority."
       state.name = ui:ask {
@@ -94,10 +92,9 @@ local function scope(self)
   local accepted = (self.site.config.accepted_domains[1] or ""):gsub("^%*%.", "")
   return {
     title = "Domain Scope",
-    help = [[
-The root domain is the one below which the names are, such as contoso.com. A
-wildcard certificate is for *.contoso.com: every name one label below it, but not
-contoso.com itself. For it, no names are asked for.]],
+    help = "The root domain is the one below which the names are, such as contoso.com. A wildcard certificate is "
+      .. "for *.contoso.com: every name one label below it, but not contoso.com itself. For it, no names are "
+      .. "asked for.",
     run = function(state, ui)
       ui:form(state, {
         { key = "root_domain", prompt = "Root domain", optional = true, default = accepted,
@@ -159,9 +156,8 @@ end
 local function organization(self)
   return {
     title = "Organization and Location",
-    help = [[
-This will stand in the certificate's subject, if the certificate authority takes
-it over. Country is a code of ISO 3166-1, such as US or DE.]],
+    help = "This will stand in the certificate's subject, if the certificate authority takes it over. Country is "
+      .. "a code of ISO 3166-1, such as US or DE.",
     run = function(state, ui)
       state.site_subject = site_subject(self, state)
       for key in pairs(SUBJECT) do

@@ -21,7 +21,8 @@ end
 local function show_rows(ui, rows)
   local cells = { { "NO", "USE", "CLIENT ACCESS", "INTERNAL", "EXTERNAL" } }
   for i, row in ipairs(rows) do
-    cells[i + 1] = { ("%2d"):format(i), row.use and "yes" or "no", row.label,
+    local has_names = #row.internal + #row.external > 0
+    cells[i + 1] = { ("%2d"):format(i), not has_names and "-" or row.use and "yes" or "no", row.label,
       #row.internal > 0 and text.some(row.internal) or "-", #row.external > 0 and text.some(row.external) or "-" }
   end
   local whole, columns = text.table(cells), ui.dialogue.columns()

@@ -145,7 +145,7 @@ describe("the wizard of new-request", function()
 
   it("has everything changed on its way, and gives a command that a shell takes apart rightly", function()
     start(SITE, "--key", "rsa:2048", "--exportable")
-    answer(FRIENDLY, "it's \"friendly\" -- $HOME *", ROOT, "fabrikam.com", WILDCARD, "n", ROW, "skip all", ROW, "use 8", ROW, "",
+    answer(FRIENDLY, "it's \"friendly\" -- $HOME *", ROOT, "fabrikam.com", WILDCARD, "n", ROW, "skip", ROW, "use 7-8, 9", ROW, "",
       CHANGE, "add www.fabrikam.com, 192.0.2.7", CHANGE, "2", "Name [www.fabrikam.com]:", "shop.fabrikam.com", CHANGE, "common 2", CHANGE, "",
       ORGANIZATION, "O'Brien & Söhne \\ \"GmbH\" `x` $(y)", "Organizational unit [Mail]:", "-", "Country [US]:", "de",
       "City or locality [none]:", "-x", "State or province [none]:", "--json", "Certificate request file [shop.fabrikam.com.csr]:",
@@ -306,7 +306,7 @@ describe("the wizard of new-request", function()
       "Certificate request file [mail.contoso.com.csr]:", "", MAKE, "?")
     local screen = answer(MAKE)
     for _, told in ipairs { "The friendly name is a label for people", "The root domain is the one below which", "Compare each row with the names",
-      "skip 3    do not use its names", "common 2   set it as the common name", "Country is a code of ISO 3166-1", "- alone stands for printed here.",
+      "skip 3    do not use its names", "common 2   set it as the common name", "Country is a code of ISO 3166-1", "- alone means: printed here.",
       "Nothing is made before you say yes." } do
       assert.is_truthy(screen:find(told, 1, true), told)
     end
@@ -396,6 +396,18 @@ describe("the wizard of new-request", function()
     start(nil, "--domain", "a.test")
     assert.equal(0, terminal:ended())
     assert.is_nil(terminal:screen():find("Introduction", 1, true))
+  end)
+
+  it("needs a name where it proposes none", function()
+    start "return {}"
+    local none = "Name to add:"
+    answer(FRIENDLY, "", "Root domain [none]:", "", ROW, "", none, "", none, "next", none, "list", none, "?", none, "remove 1",
+      none, "common", none, "mail.example.org", CHANGE, "")
+    local screen = flat(answer "Organization [none]:")
+    for _, told in ipairs { "This needs an answer; ? explains.", "a certificate needs a name; ? explains.",
+      "'1' is no line: there are none", "say which line, by its number.", "1 mail.example.org (common name)" } do
+      assert.is_truthy(screen:find(told, 1, true), told)
+    end
   end)
 
   it("starts from the options that were given", function()
