@@ -97,6 +97,14 @@ local function settle_common_name(state, ui, ask, list)
   end
 end
 
+--- Warns of each name that a service uses and a list lacks.
+function M.warn(ui, facts, list)
+  for _, entry in ipairs(worksheet.lacking(facts, list)) do
+    ui:warn(("%s is used by %s, and is not on the list."):format(text.names { entry.name },
+      table.concat(entry.services, ", ")))
+  end
+end
+
 local function show_list(state, ui, ask, list)
   for i, name in ipairs(list) do
     ui:say(("%2d  %s%s"):format(i, text.names { name }, name == state.common_name and " (common name)" or ""), 4)
@@ -106,10 +114,7 @@ local function show_list(state, ui, ask, list)
     ui:say(("    %s (added by the site's policy)"):format(text.names { name }), 4)
     all[#all + 1] = name
   end
-  for _, entry in ipairs(worksheet.lacking(ask.facts(), all)) do
-    ui:warn(("%s is used by %s, and is not on the list."):format(text.names { entry.name },
-      table.concat(entry.services, ", ")))
-  end
+  M.warn(ui, ask.facts(), all)
 end
 
 --- The page.

@@ -2,26 +2,21 @@
 -- a certificate request".  They only make the options of new-request, which then
 -- runs as if somebody had typed them; nothing is changed before that.
 --
--- What the pages keep in their state is args: the options by key, and beside them
--- what worksheet.lua and domains.lua keep.
+-- The pages keep in their state what answers.lua makes options of, and what
+-- worksheet.lua and domains.lua keep.
 
+local answers = require "pages.answers"
 local certificates = require "certificates"
 local commandline = require "commandline"
-local draft = require "draft"
+local domains = require "pages.domains"
 local file = require "core.file"
 local names = require "names"
-local options = require "options"
 local paths = require "paths"
-local request = require "request"
 local subjects = require "subject"
 local text = require "text"
 local worksheet = require "worksheet"
 
 local M = {}
-
--- The options that the pages ask for; the others stay as they were given.
-local ASKED = { name = true, root_domain = true, wildcard = true, common_name = true, domain = true, out = true }
-local SUBJECT = { organization = "O", unit = "OU", locality = "L", state_name = "ST", country = "C" }
 
 --- Whether to ask: on a terminal, when nothing says for which names.
 function M.wanted(args, context)
@@ -29,40 +24,6 @@ function M.wanted(args, context)
     or args.wildcard and args.root_domain
   for key, value in pairs(args) do named = named or key:find "^include_" and value end
   return context.terminal and not context.in_workflow and not named
-end
-
--- The draft that the answers make, with the name it would have.
-local function proposed(self, args)
-  local known = { local_ca = require("ca.local").exists(self.context) }
-  local made, message, code = draft.make(self.site, args, known)
-  if not made then return nil, message, code end
-  return request.name(self.context, made, args)
-end
-
--- The options, but for those asked on later pages.
-local function options_of(self, state, list)
-  local args = {}
-  for key, value in pairs(self.given) do args[key] = value end
-  for key in pairs(ASKED) do args[key] = nil end
-  for _, key in ipairs { "name", "root_domain" } do args[key] = state[key] ~= "" and state[key] or nil end
-  args.domain, args.wildcard = {}, state.wildcard or nil
-  if not state.wildcard then
-    for _, name in ipairs(list) do
-      if name ~= state.common_name then args.domain[#args.domain + 1] = name end
-    end
-    args.common_name = state.common_name
-  end
-  return args
-end
-
--- All the options: of the subject those that differ from what the site gives.
-local function final_options(self, state)
-  local args = options_of(self, state, state.domains)
-  for key in pairs(SUBJECT) do
-    args[key] = state[key] ~= state.site_subject[key] and state[key] or nil
-  end
-  args.out = state.out ~= "" and not args.self_signed and state.out or nil
-  return args
 end
 
 local function introduction(self)
@@ -96,31 +57,26 @@ local function scope(self)
       .. "for *.contoso.com: every name one label below it, but not contoso.com itself. For it, no names are "
       .. "asked for.",
     run = function(state, ui)
-      ui:form(state, {
-        { key = "root_domain", prompt = "Root domain", optional = true, default = accepted,
-          check = function(line)
-            local domain, message = names.check((line:gsub("^%*%.", "")))
-            if domain and names.is_address(domain) then return nil, "a root domain is no IP address" end
-            if domain and line:find "^%*%." then state.wildcard = true end
-            return domain, message
-          end },
-        { key = "wildcard", kind = "yes", prompt = "Ask for a wildcard certificate of the root domain?",
-          default = false, skip = function(into) return into.root_domain == "" end },
-      })
-      state.wildcard = state.wildcard and state.root_domain ~= ""
+      repeat
+        ui:form(state, {
+          { key = "root_domain", prompt = "Root domain", optional = true, default = accepted,
+            check = function(line)
+              local domain, message = names.check((line:gsub("^%*%.", "")))
+              if domain and names.is_address(domain) then return nil, "a root domain is no IP address" end
+              if domain and line:find "^%*%." then state.wildcard = true end
+              return domain, message
+            end },
+          { key = "wildcard", kind = "yes", prompt = "Ask for a wildcard certificate of the root domain?",
+            default = false, skip = function(into) return into.root_domain == "" end },
+        })
+        state.wildcard = state.wildcard and state.root_domain ~= ""
+        local ok, message = true, nil
+        if state.wildcard then ok, message = names.check("*." .. state.root_domain) end
+        if not ok then ui:say(message .. ".") end
+      until ok
       return true
     end,
   }
-end
-
--- What the site would put into the subject of this request, by option.
-local function site_subject(self, state)
-  local args, given = options_of(self, state, state.domains), {}
-  for key in pairs(SUBJECT) do args[key] = nil end
-  local made = proposed(self, args)
-  local subject = made and made.subject or self.site.config.organization
-  for key, attribute in pairs(SUBJECT) do given[key] = subject[attribute] or "" end
-  return given
 end
 
 -- A file name for the request that is not taken.
@@ -149,7 +105,7 @@ end
 
 local function subject_question(key, prompt)
   return { key = key, prompt = prompt, optional = true, check = function(line)
-    return subjects.check(SUBJECT[key], line)
+    return subjects.check(answers.SUBJECT[key], line)
   end }
 end
 
@@ -159,8 +115,8 @@ local function organization(self)
     help = "This will stand in the certificate's subject, if the certificate authority takes it over. Country is "
       .. "a code of ISO 3166-1, such as US or DE.",
     run = function(state, ui)
-      state.site_subject = site_subject(self, state)
-      for key in pairs(SUBJECT) do
+      state.site_subject = answers.site_subject(self, state)
+      for key in pairs(answers.SUBJECT) do
         state[key] = state[key] or self.given[key] or state.site_subject[key]
       end
       local name = free_file(state.wildcard and "*." .. state.root_domain or state.common_name)
@@ -182,43 +138,21 @@ local function organization(self)
   }
 end
 
--- A subject in the order in which people read it.
-local function subject_line(subject)
-  local rank, list = { CN = "1", OU = "2", O = "3", L = "4", ST = "5", C = "6" }, {}
-  for attribute, value in pairs(subject) do
-    list[(rank[attribute] or "9") .. attribute] = attribute .. "=" .. text.escape(value)
-  end
-  local parts = {}
-  for _, part in options.sorted(list) do parts[#parts + 1] = part end
-  return table.concat(parts, ", ")
-end
-
-local function summary_of(made, args)
-  return {
-    { "Friendly name", text.escape(made.friendly_name) },
-    { "Common name", text.escape(made.common_name) },
-    { "Names", text.names(made.domains) },
-    { "Subject", subject_line(made.subject) },
-    { "Key", text.escape(made.key) .. (args.exportable and ", exportable" or "") },
-    { "CA", args.self_signed and "none: self-signed at once" or text.escape(made.ca) },
-    not args.self_signed and { "Request file", text.escape(args.out or "printed here") } or nil,
-  }
-end
-
 local function configuration(self)
   return {
     title = "Certificate Configuration",
     help = "Nothing is made before you say yes. The command does the same again, without questions.",
     run = function(state, ui)
-      local args = final_options(self, state)
-      local made, message = proposed(self, args)
+      local args = answers.all(self, state)
+      local made, message = answers.proposed(self, args)
       if not made then
         ui:warn(message)
         if ui:yes { prompt = "Go back and change it?", default = true } then ui:back() end
         ui:abandon()
       end
       local columns = ui.dialogue.columns()
-      ui:show(text.fields(summary_of(made, args), columns))
+      ui:show(text.fields(answers.summary(made, args), columns))
+      if state.wildcard then domains.warn(ui, self.asked.facts(), made.domains) end
       ui:say "\nThe same on the command line:"
       ui:show(commandline.lines(commandline.words(self.context, self.script, args), columns))
       ui:say ""
@@ -242,11 +176,11 @@ local function names_asked(self)
     end,
     common_name = function(state, list)
       local free = { name = state.name, root_domain = state.root_domain }
-      local made = #list > 0 and proposed(self, options_of(self, free, list))
+      local made = #list > 0 and answers.proposed(self, answers.options(self, free, list))
       return made and made.common_name or list[1]
     end,
     extra = function(state, list)
-      local made, extra = #list > 0 and proposed(self, options_of(self, state, list)), {}
+      local made, extra = #list > 0 and answers.proposed(self, answers.options(self, state, list)), {}
       for _, name in ipairs(made and made.domains or {}) do
         local known = false
         for _, other in ipairs(list) do known = known or other == name end
@@ -269,11 +203,11 @@ function M.ask(args, context)
   local self = { context = context, site = site, given = args, script = script }
   self.rows, message, code = worksheet.load(context.home, site.dir)
   if not self.rows then return nil, message, code end
-  local asked = names_asked(self)
+  self.asked = names_asked(self)
   local ui = require("wizard").new(context:dialogue())
   local state
   state, message, code = ui:run({
-    introduction(self), scope(self), require("pages.worksheet").page(asked), require("pages.domains").page(asked),
+    introduction(self), scope(self), require("pages.worksheet").page(self.asked), domains.page(self.asked),
     organization(self), configuration(self), { title = "Completion" },
   }, {
     name = args.name, root_domain = args.root_domain, wildcard = args.wildcard, out = args.out,

@@ -182,10 +182,13 @@ describe("the wizard of new-request", function()
 
   it("skips the two pages of names for a wildcard, on the way forth and back", function()
     start(SITE)
-    answer(FRIENDLY, "", ROOT, "*.contoso.com", "Ask for a wildcard certificate of the root domain? [Y/n]:", "",
-      ORGANIZATION, "<", ROOT, "", "Ask for a wildcard certificate of the root domain? [Y/n]:", "")
+    answer(FRIENDLY, "", ROOT, "com", WILDCARD, "y", "Root domain [com]:", "*.contoso.com",
+      "Ask for a wildcard certificate of the root domain? [Y/n]:", "", ORGANIZATION, "<", ROOT, "", "Ask for a wildcard certificate of the root domain? [Y/n]:", "")
     terminal:key("Enter", "Enter", "Enter", "Enter", "Enter", "Enter")
     local screen = answer(MAKE)
+    assert.is_truthy(flat(screen):find("'*.com': a wildcard needs at least two labels after it.", 1, true))
+    assert.is_truthy(screen:find("\nWarning: mail.corp.contoso.com is used by web, and is not on the list.\n", 1, true))
+    assert.is_nil(screen:find("Warning: mail.contoso.com", 1, true))
     assert.is_nil(screen:find("Service Configuration", 1, true))
     assert.is_nil(screen:find("Certificate Domains", 1, true))
     assert.is_truthy(screen:find("Certificate Configuration (page 4 of 5)", 1, true))
