@@ -4,7 +4,6 @@
 local host = require "core.host"
 local names = require "names"
 local options = require "options"
-local subjects = require "subject"
 
 local M = {}
 
@@ -101,7 +100,8 @@ end
 -- the caller's.
 local function blame(draft, site, field, message, code)
   if draft.decided[field] == "option" then return nil, message, code end
-  return nil, ("%s in '%s': %s"):format(field, decider(site, field), message), "refused"
+  local by = draft.decided[field] or site.policy:source(field)
+  return nil, ("%s in '%s': %s"):format(field, by, message), "refused"
 end
 
 local function check_strings(list)
@@ -149,6 +149,19 @@ end
 
 local SUBJECT = { organization = "O", unit = "OU", locality = "L", state_name = "ST", country = "C" }
 
+-- A renewal keeps its old subject, but what is said anew has to be right.
+local function check_attributes(draft, site, args, known)
+  for option, attribute in options.sorted(SUBJECT) do
+    if draft.subject[attribute] and (args[option] or not known.subject) then
+      local value, message, code = require("subject").check(attribute, draft.subject[attribute])
+      if not value and args[option] then return nil, message, code end
+      if not value then return blame(draft, site, "subject", message, code) end
+      draft.subject[attribute] = value
+    end
+  end
+  return true
+end
+
 -- What the subject starts from: a renewal's old one, else the policy's.
 local function base_subject(draft, site, known)
   if known.subject then
@@ -163,19 +176,6 @@ local function base_subject(draft, site, known)
   return base
 end
 
--- A renewal keeps its old subject, but what is said anew has to be right.
-local function check_subject(draft, site, args, known)
-  for option, attribute in options.sorted(SUBJECT) do
-    if draft.subject[attribute] and (args[option] or not known.subject) then
-      local value, message, code = subjects.check(attribute, draft.subject[attribute])
-      if not value and args[option] then return nil, message, code end
-      if not value then return blame(draft, site, "subject", message, code) end
-      draft.subject[attribute] = value
-    end
-  end
-  return true
-end
-
 local function subject(draft, site, args, known)
   local base, message, code = base_subject(draft, site, known)
   if not base then return nil, message, code end
@@ -188,7 +188,7 @@ local function subject(draft, site, args, known)
     end
   end
   local ok
-  ok, message, code = check_subject(draft, site, args, known)
+  ok, message, code = check_attributes(draft, site, args, known)
   if not ok then return nil, message, code end
   -- X.520: a common name has at most 64 characters; a longer name stands in
   -- the SAN alone, where clients look (RFC 9525).
