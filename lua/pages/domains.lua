@@ -114,11 +114,11 @@ local function show_list(state, ui, ask, list)
     ui:say(("    %s (added by the site's policy)"):format(text.names { name }), 4)
     all[#all + 1] = name
   end
-  M.warn(ui, ask.facts(), all)
+  M.warn(ui, ask.facts, all)
 end
 
 --- The page.
--- @param ask { facts() = worksheet.facts, common_name(state, list) -> the one that
+-- @param ask { facts = of worksheet.facts, common_name(state, list) -> the one that
 --   is proposed, extra(state, list) -> names that the site's policy adds }
 function M.page(ask)
   return {

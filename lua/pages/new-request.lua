@@ -152,7 +152,7 @@ local function configuration(self)
       end
       local columns = ui.dialogue.columns()
       ui:show(text.fields(answers.summary(made, args), columns))
-      if state.wildcard then domains.warn(ui, self.asked.facts(), made.domains) end
+      if state.wildcard then domains.warn(ui, self.asked.facts, made.domains) end
       ui:say "\nThe same on the command line:"
       ui:show(commandline.lines(commandline.words(self.context, self.script, args), columns))
       ui:say ""
@@ -167,13 +167,8 @@ end
 
 -- What the two pages of names ask for.
 local function names_asked(self)
-  local facts
   return {
-    rows = self.rows, accepted_domains = self.site.config.accepted_domains,
-    facts = function()
-      facts = facts or worksheet.facts(self.site)
-      return facts
-    end,
+    rows = self.rows, accepted_domains = self.site.config.accepted_domains, facts = worksheet.facts(self.site),
     common_name = function(state, list)
       local free = { name = state.name, root_domain = state.root_domain }
       local made = #list > 0 and answers.proposed(self, answers.options(self, free, list))
@@ -203,7 +198,8 @@ function M.ask(args, context)
   local self = { context = context, site = site, given = args, script = script }
   self.rows, message, code = worksheet.load(context.home, site.dir)
   if not self.rows then return nil, message, code end
-  self.asked = names_asked(self)
+  if next(site.config.services) then context:say "looking at what the services' own configuration says of names" end
+  self.asked = names_asked(self) -- before Ctrl-C is the wizard's: it ends a program that hangs
   local ui = require("wizard").new(context:dialogue())
   local state
   state, message, code = ui:run({

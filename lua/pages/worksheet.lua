@@ -95,7 +95,7 @@ local function rows_of(state, ask)
   if not state.rows or state.rows_of ~= state.root_domain then
     local kept = {}
     for _, row in ipairs(state.rows or {}) do kept[row.row] = row.edited and row or nil end
-    state.rows = worksheet.fill(ask.rows, ask.facts(), ask.accepted_domains,
+    state.rows = worksheet.fill(ask.rows, ask.facts, ask.accepted_domains,
       state.root_domain ~= "" and state.root_domain or nil)
     for i, row in ipairs(state.rows) do state.rows[i] = kept[row.row] or row end
     state.rows_of = state.root_domain
@@ -104,7 +104,7 @@ local function rows_of(state, ask)
 end
 
 --- The page.
--- @param ask { rows = of the site, facts() = worksheet.facts, accepted_domains }
+-- @param ask { rows = of the site, facts = of worksheet.facts, accepted_domains }
 function M.page(ask)
   return {
     title = "Service Configuration", help = ROW_HELP,
@@ -112,7 +112,7 @@ function M.page(ask)
     run = function(state, ui)
       local rows = rows_of(state, ask)
       ui:say "Verify the names by which clients reach each service: a row's number edits it; empty N, skip N."
-      for name, fact in options.sorted(ask.facts()) do
+      for name, fact in options.sorted(ask.facts) do
         if fact.problem then ui:warn(("the names that '%s' has are not known: %s"):format(name, fact.problem)) end
       end
       show_rows(ui, rows)

@@ -351,6 +351,16 @@ describe("the wizard of new-request", function()
     assert.is_nil(lfs.attributes(desk.state))
   end)
 
+  it("ends at Ctrl-C while a service's program hangs", function()
+    local program = desk:write("slow", "#!/bin/sh\nwhile [ -e $0 ]; do sleep 0.1; done\n", "755")
+    start(("return { services = { web = { driver = 'nginx', program = '%s' } } }"):format(program))
+    terminal:expect "looking at what the services' own configuration says of names\n"
+    terminal:key "C-c"
+    assert.equal(-2, terminal:ended())
+    os.remove(program) -- which ends it
+    assert.is_nil(lfs.attributes(desk.state))
+  end)
+
   it("writes no line that is wider than 80 columns, whatever the names are", function()
     local long = ("a"):rep(30) .. "." .. ("b"):rep(21) .. ".contoso.com"
     start((SITE:gsub("www%.contoso%.com", long)))
