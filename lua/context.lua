@@ -45,6 +45,22 @@ function M.warn(_, format, ...)
   tell("certwright: warning: " .. format:format(...))
 end
 
+--- A person's terminal, for wizard.lua.  What is asked is no result: it goes to
+-- standard error, unless that is somewhere else.
+-- @return { columns(), colour, read() -> line | nil, write(text) }
+function M.dialogue()
+  local stream = host.terminal(2) and io.stderr or io.stdout
+  return {
+    columns = function() return host.columns() or 80 end,
+    colour = (os.getenv "NO_COLOR" or "") == "" and os.getenv "TERM" ~= "dumb",
+    read = function() return io.stdin:read "l" end,
+    write = function(prose)
+      stream:write(prose)
+      stream:flush()
+    end,
+  }
+end
+
 --- The site: its configuration and policy, over the shipped defaults.
 -- @return site | nil, message, code
 function M:site()

@@ -164,6 +164,21 @@ end
 
 local SUBJECT = { organization = "O", unit = "OU", locality = "L", state_name = "ST", country = "C" }
 
+-- A renewal keeps its old subject, but what is said anew has to be right.
+local function check_attributes(draft, site, args, known)
+  local said = {}
+  for option, attribute in pairs(SUBJECT) do said[attribute] = args[option] end
+  for attribute, given in options.sorted(draft.subject) do
+    if said[attribute] or not known.subject then
+      local value, message, code = require("subject").check(attribute, given)
+      if not value and said[attribute] then return nil, message, code end
+      if not value then return blame(draft, site, "subject", message, code) end
+      draft.subject[attribute] = value
+    end
+  end
+  return true
+end
+
 -- What the subject starts from: a renewal's old one, else the policy's.
 local function base_subject(draft, site, known)
   if known.subject then
@@ -178,21 +193,6 @@ local function base_subject(draft, site, known)
   return base
 end
 
--- What nobody could see in a subject deceives whoever reads it.
-local function check_subject(attributes)
-  for attribute, value in options.sorted(attributes) do
-    if not utf8.len(value) then
-      return nil, ("the subject's %s '%s' is not UTF-8"):format(attribute, text.escape(value)), "usage"
-    end
-    local hidden = text.hidden(value)
-    if hidden then
-      return nil, ("the subject's %s '%s' may not hold the character U+%04X, which cannot be seen"):format(attribute,
-        text.escape(value), hidden), "usage"
-    end
-  end
-  return true
-end
-
 local function subject(draft, site, args, known)
   local base, message, code = base_subject(draft, site, known)
   if not base then return nil, message, code end
@@ -200,16 +200,13 @@ local function subject(draft, site, args, known)
   for attribute, value in pairs(base) do draft.subject[attribute] = value end
   for option, attribute in pairs(SUBJECT) do
     if args[option] then
-      draft.subject[attribute] = args[option]
+      draft.subject[attribute] = args[option] ~= "" and args[option] or nil -- "" takes away what the policy gives
       draft.decided.subject = "option"
     end
   end
   local ok
-  ok, message, code = check_subject(draft.subject)
-  if not ok then return blame(draft, site, "subject", message, code) end
-  if draft.subject.C and not draft.subject.C:match "^%a%a$" then
-    return nil, ("the country '%s' is not a two-letter code of ISO 3166"):format(draft.subject.C), "usage"
-  end
+  ok, message, code = check_attributes(draft, site, args, known)
+  if not ok then return nil, message, code end
   -- X.520: a common name has at most 64 characters; a longer name stands in
   -- the SAN alone, where clients look (RFC 9525).
   if #draft.common_name <= 64 then draft.subject.CN = draft.common_name end

@@ -4,7 +4,8 @@
 --   { "--domain", "a name the certificate covers", argument = "D", many = true }
 --   { "--wildcard", "ask for *.D only" }                        a switch
 --   { "id", "id or name", argument = "ID", optional = true }    a positional
--- further fields: choices = {...}, convert = function, secret = true.
+-- further fields: choices = {...}, convert = function, secret = true, empty =
+-- true where '' is a value.
 -- Help, completion and questions come from this declaration.
 
 local argparse = require "argparse"
@@ -112,7 +113,7 @@ function M.parse(script, command, arguments)
   for _, option in ipairs(command.options or {}) do
     local key = M.key(option)
     if option.many then parsed[key] = parsed[key] or {} end
-    if type(parsed[key]) == "string" and parsed[key] == "" then
+    if parsed[key] == "" and not option.empty then
       return nil, ("%s needs a value that is not empty"):format(option[1])
     end
   end

@@ -6,6 +6,7 @@ local draft = require "draft"
 local json = require "json"
 local object = require "object"
 local options = require "options"
+local pages = require "pages.new-request"
 local request = require "request"
 
 -- The request itself, where it is for nobody's file; DER byte for byte.
@@ -87,11 +88,11 @@ return {
     { "--include-fqdn", "add this host's full name" },
     { "--include-hostname", "add this host's short name" },
     { "--key", "rsa:2048, rsa:3072, rsa:4096, ec:P-256, ec:P-384 or ed25519", argument = "KIND" },
-    { "--organization", "subject: organization (O)", argument = "TEXT" },
-    { "--unit", "subject: organizational unit (OU)", argument = "TEXT" },
-    { "--locality", "subject: locality (L)", argument = "TEXT" },
-    { "--state-name", "subject: state or province (ST)", argument = "TEXT" },
-    { "--country", "subject: country (C), two letters", argument = "CC" },
+    { "--organization", "subject: organization (O)", argument = "TEXT", empty = true },
+    { "--unit", "subject: organizational unit (OU)", argument = "TEXT", empty = true },
+    { "--locality", "subject: locality (L)", argument = "TEXT", empty = true },
+    { "--state-name", "subject: state or province (ST)", argument = "TEXT", empty = true },
+    { "--country", "subject: country (C), two letters", argument = "CC", empty = true },
     { "--exportable", "the key may be exported later" },
     { "--self-signed", "make a self-signed certificate at once" },
     { "--out", "write the request to FILE instead of standard output", argument = "FILE" },
@@ -101,12 +102,19 @@ return {
   },
   notes = [[
 The request is kept in the state folder in any case.  --dry-run shows every
-value, and who decided it.  For example:
+value, and who decided it.  An attribute of the subject that is '' is left out
+though the site has it.  On a terminal, without a name to ask for, it asks for
+everything, page by page.  For example:
    certwright new-request --domain mail.contoso.com --out contoso.csr]],
   text = text,
 
   run = function(args, context)
-    local ok, message, code = check(args, context)
+    local ok, message, code
+    if pages.wanted(args, context) then
+      args, message, code = pages.ask(args, context)
+      if not args then return nil, message, code end
+    end
+    ok, message, code = check(args, context)
     local db, site
     if ok then db, message, code = context:write() end
     if db then site, message, code = context:site() end

@@ -53,7 +53,8 @@ local function plain(desk, line)
   return (line:gsub(" +", " "))
 end
 
-local config, policy = blocks(section "Set up", "lua")[1], blocks(section "A site's own rules", "lua")[1]
+local config = blocks(section "Set up", "lua")[1]
+local policy, worksheet = table.unpack(blocks(section "A site's own rules", "lua"))
 
 describe("README.md:", function()
   local desk
@@ -100,6 +101,13 @@ describe("README.md:", function()
       assert.is_truthy(text:find "\ndomains +mail%.contoso%.com, autodiscover%.contoso%.com +SITE/policy%.lua\n")
       assert.is_truthy(text:find "\nkey +ec:P%-256 +lua/defaults/policy%.lua\n")
     end)
+  end)
+
+  it("worksheet.lua adds a row and hides one", function()
+    desk:write("site/worksheet.lua", worksheet)
+    local labels = {}
+    for _, row in ipairs(assert(require("worksheet").load(Desk.home, desk.site))) do labels[row.row] = row.label end
+    assert.same({ "Chat", nil, "IMAP" }, { labels.chat, labels.federation, labels.imap })
   end)
 
   describe("the commands", function()

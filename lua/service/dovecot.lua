@@ -70,7 +70,7 @@ local function understand(service)
   end
   local main, list, names, local_way = scopes[""], {}, {}, nil
   for scope, values in pairs(scopes) do
-    for name in (scope:match "^/local_name ([^/]*)" or ""):gmatch "%S+" do
+    for name in (scope:match "/local_name ([^/]*)" or ""):gmatch "%S+" do
       names[#names + 1] = name:lower()
     end
     if scope:find "^/local" then
@@ -157,6 +157,15 @@ function M.settings(service)
     said.found = said.found or protocol.pair
   end
   return said
+end
+
+--- The names of its local_name sections.
+function M.names(service)
+  local config, message, code = understand(service)
+  if not config then
+    return nil, message, code
+  end
+  return config.names
 end
 
 --- The include file of a generation.

@@ -26,6 +26,10 @@
 --     pid(service)             of the running master, or nil
 --     verdict(result)          optional: true, or nil, message: reads the result of
 --                              a check or reload whose exit status lies
+--     names(service)           optional: the names that its configuration knows,
+--                              more than settings(service).names where it keeps
+--                              certificates for others, too; a message beside
+--                              them says what could not be read
 --     default(service)         optional: { certificate = path } that all its
 --                              clients get by default, or nil
 --
@@ -45,7 +49,7 @@ local required = {
   files = "function", adopt = "function", undo = "function", check = "function",
   reload = "function", restart = "function", pid = "function",
 }
-local optional = { verdict = "function", default = "function" }
+local optional = { verdict = "function", names = "function", default = "function" }
 
 -- Every fault of a driver, one a line.
 local function faults(driver, path)

@@ -21,8 +21,9 @@ local built_as = {} -- what nginx -V says, by program: the same while this one r
 -- Where things are: nginx -V says what the site does not.
 local function places(service)
   local program = service.program or "nginx"
-  local built, message, code = built_as[program]
+  local built = built_as[program]
   if not built then
+    local message, code
     built, message, code = drivers.run { program, "-V" }
     if not built then
       return nil, message, code
@@ -197,6 +198,24 @@ function M.settings(service)
     or ("the server block of %s, in place of its ssl_certificate and ssl_certificate_key"):format(
       table.concat(blocks, " and of ", 1, math.min(#blocks, 3)))
   return said
+end
+
+--- The names of its TLS servers; while there are none, of all its servers.
+function M.names(service)
+  local config, message, code = understand(service)
+  if not config then
+    return nil, message, code
+  end
+  local list = {}
+  for _, server in ipairs(config.servers) do
+    table.move(server.names, 1, #server.names, #list + 1, list)
+  end
+  for _, server in ipairs(#config.servers == 0 and named(config.http, "server") or {}) do
+    for _, server_name in ipairs(named(server.block, "server_name")) do
+      add_names(list, server_name)
+    end
+  end
+  return drivers.once(list)
 end
 
 --- The include file of a generation.

@@ -5,6 +5,7 @@
 -- Its `check` and `reload` never look at certificates: with a bad pair both end
 -- with status 0, and TLS is gone.
 
+local file = require "core.file"
 local lfs = require "lfs"
 local paths = require "paths"
 local drivers = require "service"
@@ -48,7 +49,8 @@ end
 -- The settings of main.cf that matter here, defaults included, $names expanded.
 local function main_settings(service)
   return postconf(service, "-x", "smtpd_tls_chain_files", "smtpd_tls_cert_file", "smtpd_tls_key_file",
-    "smtpd_tls_security_level", "smtpd_tls_wrappermode", "smtpd_use_tls", "smtpd_enforce_tls", "myhostname",
+    "smtpd_tls_security_level", "smtpd_tls_wrappermode", "smtpd_use_tls", "smtpd_enforce_tls", "tls_server_sni_maps",
+    "myhostname",
     "inet_interfaces", "inet_protocols", "config_directory", "queue_directory", "process_id_directory")
 end
 
@@ -184,6 +186,42 @@ function M.settings(service)
   said.names = drivers.once(said.names)
   said.uses_current = said.way ~= nil
   return said
+end
+
+-- Maps that postmap makes of a text, and the one that is a text.
+local from_text = { hash = true, btree = true, lmdb = true, cdb = true, dbm = true, sdbm = true, texthash = true }
+
+-- Adds the names that have certificates of their own. The text that a map is made
+-- of is read, never the map: that holds the private keys themselves (postmap -F).
+local function add_sni_names(list, maps)
+  for kind, path in maps:gmatch "%f[^%s,\0](%w+):(/[^%s,]+)" do
+    local text, message, code = "", nil, nil
+    if from_text[kind] then
+      text, message, code = file.read(path)
+    end
+    for name in ("\n" .. (text or "")):gmatch "\n([^%s#]+)" do
+      list[#list + 1] = name:lower():gsub("^%.", "*.") -- .D is what is below D
+    end
+    if not text and code ~= "missing" then
+      return message
+    end
+  end
+end
+
+--- The names that it calls itself by, and those it has certificates for in
+-- tls_server_sni_maps.
+function M.names(service)
+  local main, list, code = understand(service)
+  if not main then
+    return nil, list, code
+  end
+  local names, message = {}, nil
+  for _, settings in ipairs { main, table.unpack(list) } do
+    settings = settings.settings or settings
+    names[#names + 1] = settings.myhostname
+    message = add_sni_names(names, settings.tls_server_sni_maps) or message
+  end
+  return drivers.once(names), message
 end
 
 --- A generation needs no more than combined.pem.

@@ -116,7 +116,7 @@ describe("new-request", function()
         { request.names, request.subject })
       assert.same({ "xn--bcher-kva.test", "*.xn--fa-hia.test" }, object.domains)
       local shown = "xn--bcher-kva.test (bücher.test), *.xn--fa-hia.test (*.faß.test)"
-      assert.is_truthy(desk:run("show", "1").stdout:find("\nDomains  " .. shown .. "\n", 1, true))
+      assert.is_truthy(desk:run("show", "1").stdout:find("\nDomains      " .. shown .. "\n", 1, true))
       local said = desk:run("new-request", "--domain", "bücher.test", "--domain", "*.faß.test", "--out",
         desk.path .. "/idn.csr").stderr
       assert.is_truthy(said:find(" for " .. shown .. "\n", 1, true), said)
@@ -126,7 +126,7 @@ describe("new-request", function()
     it("that could deceive are shown as A-labels alone", function()
       local object = desk:done("new-request", "--domain", "аpple.test", "--domain", "аррӏе.test", "--domain",
         "אב.test")
-      assert.is_truthy(desk:run("show", "1").stdout:find("\nDomains  "
+      assert.is_truthy(desk:run("show", "1").stdout:find("\nDomains      "
         .. table.concat(object.domains, ", ") .. "\n", 1, true))
     end)
 
@@ -332,21 +332,42 @@ describe("new-request", function()
         ["Con\nO=toso"] = "'Con\\u{000A}O=toso' may not hold the character U+000A, which cannot be seen",
         ["M\xFCll"] = "'M\u{FFFD}ll' is not UTF-8",
       } do
-        desk:refuses(2, "usage", "the subject's O " .. message, "new-request", "--domain", "a.test", "--organization", value)
+        desk:refuses(2, "usage", "the organization " .. message, "new-request", "--domain", "a.test", "--organization", value)
       end
       desk:write("site/config.lua", "return { organization = { L = 'a\\0b' } }")
-      desk:refuses(1, "refused", "subject in 'SITE/config.lua': the subject's L 'a\\u{0000}b' may not hold the "
+      desk:refuses(1, "refused", "subject in 'SITE/config.lua': the locality 'a\\u{0000}b' may not hold the "
         .. "character U+0000, which cannot be seen", "new-request", "--domain", "a.test")
       assert.same({}, (desk:done "list"))
     end)
 
-    it("refuses a country that is no two letters, and a value that is too long", function()
-      desk:refuses(2, "usage", "the country 'USA' is not a two-letter code of ISO 3166", "new-request", "--domain",
-        "a.test", "--country", "USA")
-      local result = desk:run("new-request", "--domain", "a.test", "--organization", ("x"):rep(65))
-      assert.equal(1, result.status)
-      assert.is_truthy(result.stderr:find("cannot make the request: ", 1, true))
+    it("leaves out what is '' though the site has it", function()
+      desk:write("site/config.lua", "return { organization = { O = 'Contoso', OU = 'Mail', C = 'US' } }")
+      assert.equal("CN=a.test,O=Contoso", asked("--domain", "a.test", "--unit", "", "--country", "").subject)
+    end)
+
+    it("refuses a country that ISO 3166 does not have, and a value that is too long, in a dry run as well", function()
+      for _, dry in ipairs { "--quiet", "--dry-run" } do
+        desk:refuses(2, "usage", "the country 'USA' is not a two-letter code of ISO 3166-1, such as US (United States is US)",
+          "new-request", dry, "--domain", "a.test", "--country", "USA")
+        desk:refuses(2, "usage", "the country 'ZZ' is not a two-letter code of ISO 3166-1, such as US", "new-request", dry,
+          "--domain", "a.test", "--country", "ZZ")
+        desk:refuses(1, "limit", "the organization 'üüüüüüüüüüüüüüüüüüüü...' has 65 characters, and may have 64 (X.520; RFC 5280, appendix A.1)",
+          "new-request", dry, "--domain", "a.test", "--organization", ("ü"):rep(65))
+        desk:refuses(1, "limit", "the state or province 'xxxxxxxxxxxxxxxxxxxx...' has 129 characters, and may have 128 (X.520; RFC 5280, appendix A.1)",
+          "new-request", dry, "--domain", "a.test", "--state-name", ("x"):rep(129))
+      end
       assert.same({}, (desk:done "list"))
+    end)
+
+    it("writes a country in upper case", function()
+      assert.equal("CN=a.test,C=DE", asked("--domain", "a.test", "--country", "de").subject)
+    end)
+
+    it("that is wrong in the site's own values names where it stands", function()
+      desk:write("site/config.lua", "return { organization = { C = 'UK' } }")
+      desk:refuses(1, "refused", "subject in 'SITE/config.lua': the country 'UK' is not a two-letter code of "
+        .. "ISO 3166-1, such as US (United Kingdom is GB)", "new-request", "--domain", "a.test")
+      assert.equal("CN=a.test,C=GB", asked("--domain", "a.test", "--country", "GB").subject)
     end)
   end)
 

@@ -108,6 +108,40 @@ protocol pop3 {
     end)
   end)
 
+  describe("names", function()
+    it("are those of the local_name sections, inside of local ones, too", function()
+      assert.same({ "*.wild.test", "a.test", "b.test", "c.test" }, dovecot.names(service_of [[
+local_name B.test a.test {
+  ssl_cert = </b.pem
+  ssl_key = </b.key
+}
+local_name "*.wild.test" {
+  protocol imap {
+    mail_max_userip_connections = 1
+  }
+}
+local 192.0.2.1 {
+  local_name c.test {
+    ssl_key = </c.key
+  }
+}
+]]))
+      assert.same({}, dovecot.names(service_of ""))
+      assert.equal("missing", select(3, dovecot.names { name = "mail", config = lab.path .. "/none" }))
+    end)
+
+    it("are read from a server that runs, which presents them", function()
+      local server, service = server_of { style = "none" }
+      local pair = lab:certificate { names = { "imap.lab.test" } }
+      assert(file.write(server.folder .. "/local.conf", ("local_name imap.lab.test {\n  ssl_cert = <%s/cert.pem\n"
+        .. "  ssl_key = <%s/key.pem\n}\n"):format(pair, pair)))
+      server:stop()
+      server:start()
+      assert.equal(lab:fingerprint(pair), lab:presented(server.endpoints[1], "imap.lab.test"))
+      assert.same({ "imap.lab.test" }, dovecot.names(service))
+    end)
+  end)
+
   describe("settings", function()
     it("see current by an include that is not there yet, in any file", function()
       local service, path = service_of "!include conf.d/*.conf\n!include_try none.conf\n"

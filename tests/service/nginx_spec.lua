@@ -84,6 +84,32 @@ describe("nginx", function()
     end)
   end)
 
+  describe("names", function()
+    it("are those of the TLS servers that this service is", function()
+      local text = [[ http {
+        server { listen 1001 ssl; server_name www.lab.test *.lab.test ~^x www.*; }
+        server { listen 1002 ssl; server_name Mail.Lab.test .below.test; }
+        server { listen 80; server_name plain.lab.test; } } ]]
+      assert.same({ "www.lab.test", "*.lab.test", "mail.lab.test", "below.test" }, nginx.names(service_of(text)))
+      assert.same({ "mail.lab.test", "below.test" }, nginx.names(service_of(text, { external = "mail.lab.test" })))
+    end)
+
+    it("are those of all servers while none speaks TLS", function()
+      assert.same({ "a.test", "b.test" }, nginx.names(service_of [[ http {
+        server { listen 80; server_name a.test; } server { listen 81; server_name b.test a.test _; } } ]]))
+      assert.same({}, nginx.names(service_of "http {}"))
+    end)
+
+    it("fail as the configuration does", function()
+      assert.equal("parse", select(3, nginx.names(service_of "http {")))
+    end)
+
+    it("are read from a server that runs", function()
+      local _, service = server_of { names = { "www.lab.test", "mail.lab.test" } }
+      assert.same({ "www.lab.test", "mail.lab.test" }, nginx.names(service))
+    end)
+  end)
+
   describe("settings", function()
     it("see current by an include that is not there yet", function()
       local service = service_of "http { server { listen 1 ssl; include ssl/current/nginx.conf; } }"

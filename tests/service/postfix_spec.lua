@@ -94,6 +94,39 @@ pickup unix n - n 60 1 pickup
     end)
   end)
 
+  describe("names", function()
+    it("are what it calls itself, and those of its SNI maps", function()
+      local service = service_of("tls_server_sni_maps = hash:$config_directory/sni, texthash:$config_directory/more, "
+        .. "lmdb:/no/such/map, static:x, regexp:/etc/hosts\n", "smtp inet n - n - - smtpd\n"
+        .. "2525 inet n - n - - smtpd -o smtpd_tls_security_level=may -o myhostname=MX2.lab.test\n")
+      assert(file.write(service.config_directory .. "/sni", "# comment\n\nOne.lab.test /one.pem\n  /two.pem\n.below.test\t/three.pem\n"))
+      assert(file.write(service.config_directory .. "/more", "more.lab.test /more.pem"))
+      assert.same({ "mx.lab.test", "one.lab.test", "*.below.test", "more.lab.test", "MX2.lab.test" }, (postfix.names(service)))
+    end)
+
+    it("say what could not be read, and give the others", function()
+      local service = service_of "tls_server_sni_maps = hash:$config_directory/sni\n"
+      assert(file.mkdir(service.config_directory .. "/sni", tonumber("755", 8)))
+      local names, message = postfix.names(service)
+      assert.same({ "mx.lab.test" }, names)
+      assert.matches("cannot read '.*/sni'", message)
+      assert.equal("refused", select(3, postfix.names { name = "smtp", dir = "/d", config_directory = lab.path .. "/none" }))
+    end)
+
+    it("are read from a server that runs, which presents them", function()
+      local server, service = server_of { names = { "mx.lab.test" } }
+      local path, pair = service.config_directory .. "/sni", lab:certificate { names = { "sni.lab.test" } }
+      assert(file.write(path, ("sni.lab.test %s/key.pem, %s/cert.pem\n"):format(pair, pair)))
+      assert.equal(0, process.run({ "postmap", "-c", service.config_directory, "-F", "hash:" .. path }).status)
+      assert.equal(0, process.run({ "postconf", "-c", service.config_directory, "-e", "tls_server_sni_maps=hash:" .. path }).status)
+      aged(service.config_directory .. "/main.cf")
+      server:stop()
+      server:start()
+      assert.equal(lab:fingerprint(pair), lab:presented(server.endpoints[1], "sni.lab.test"))
+      assert.same({ "mx.lab.test", "sni.lab.test" }, (postfix.names(service)))
+    end)
+  end)
+
   describe("settings", function()
     local function said_of(main)
       local service = service_of ""

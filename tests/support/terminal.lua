@@ -42,9 +42,9 @@ function Terminal:type(text)
   end
 end
 
---- Presses a key by tmux's name of it: "C-c", "C-d", "Tab", "Up".
-function Terminal:key(name)
-  assert(tmux(self, "send-keys", "--", name).status == 0)
+--- Presses keys by tmux's names of them: "C-c", "C-d", "Tab", "Up".
+function Terminal:key(...)
+  assert(tmux(self, "send-keys", "--", ...).status == 0)
 end
 
 --- What the screen shows, with what has scrolled off it.
