@@ -288,6 +288,7 @@ int luaopen_core_idna(lua_State *L);
 int luaopen_core_interrupt(lua_State *L);
 int luaopen_core_key(lua_State *L);
 int luaopen_core_load(lua_State *L);
+int luaopen_core_log(lua_State *L);
 int luaopen_core_probe(lua_State *L);
 int luaopen_core_process(lua_State *L);
 int luaopen_core_request(lua_State *L);

@@ -32,6 +32,7 @@ static const luaL_Reg modules[] = {
     {"core.interrupt", luaopen_core_interrupt},
     {"core.key", luaopen_core_key},
     {"core.load", luaopen_core_load},
+    {"core.log", luaopen_core_log},
     {"core.probe", luaopen_core_probe},
     {"core.process", luaopen_core_process},
     {"core.request", luaopen_core_request},

@@ -150,6 +150,18 @@ local function run_repl()
   return 0
 end
 
+-- Runs a command; its end goes into the audit record, a raise's too.
+local function run_command(command, parsed, context)
+  local status, message, code = 1, nil, nil
+  local _ <close> = setmetatable({}, { __close = function(_, problem)
+    require("audit").finish(context, status, problem and tostring(problem) or message, problem and "io" or code)
+  end })
+  local results = table.pack(command.run(parsed, context))
+  message, code = results[2], results[3]
+  status = results[4] or (results[1] == nil or code) and (STATUS[code] or 1) or 0
+  return table.unpack(results, 1, results.n)
+end
+
 local function run_script(what)
   local scripts, options = require "scripts", require "options"
   local context = require("context").new { home = home, version = version, globals = globals }
@@ -160,7 +172,9 @@ local function run_script(what)
   local parsed
   parsed, message = options.parse(script, command, arguments)
   if not parsed then return fail(message, "usage") end
-  local result, note, note_code, status = command.run(parsed, context)
+  context.command = command == script and script.name or ("%s %s"):format(script.name, command.name)
+  context.arguments, context.parsed = arguments, parsed
+  local result, note, note_code, status = run_command(command, parsed, context)
   context:close()
   if result == nil then return fail(note, note_code, status) end
   local failed = print_result(command.text and command or script, result, context)

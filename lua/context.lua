@@ -107,7 +107,9 @@ local function check_state_folder(self)
   return true
 end
 
-local function make_state_folder(self)
+--- Makes the state folder; one that is there is checked.
+-- @return true | nil, message, "denied" | "unsupported" | "io"
+function M:make_state_folder()
   local ok, message, code = file.mkdirs(self.state_dir, 448) -- 0700
   if not ok then return nil, message, code end
   local system
@@ -127,11 +129,14 @@ local function make_state_folder(self)
   return true
 end
 
-local function open_store(self, path, options)
+--- Opens the store, in the state folder unless elsewhere.
+-- @return a core.store handle | nil, message, code
+function M:open_store(path)
+  path = path or self:path "store.db"
   local store = require "core.store"
-  local db, message, code = store.open(path, options)
+  local db, message, code = store.open(path)
   if not db then return nil, message, code end
-  db, message, code = require("schema").prepare(db, not (options and options.readonly))
+  db, message, code = require("schema").prepare(db, true)
   if not db then return nil, ("cannot use '%s': %s"):format(path, message), code end
   self.db = db
   return db
@@ -144,7 +149,7 @@ function M:read()
   local status, message, code = file.stat(self:path "store.db", true)
   if status then
     self.is_read_only = true
-    return open_store(self, self:path "store.db")
+    return self:open_store()
   elseif code ~= "missing" then
     return nil, message, code
   end
@@ -152,25 +157,32 @@ function M:read()
   if (host.user()) ~= 0 and self.state_dir ~= root and file.stat(root) then
     self:say("there is no store in '%s'; root's is in '%s': use sudo to see it", self.state_dir, root)
   end
-  return open_store(self, ":memory:")
+  return self:open_store ":memory:"
 end
 
---- The store, for writing: made when it is missing.  What a crash cut short
--- is finished or undone first.  A dry run reads: it changes nothing.
+--- The store, for writing: made when it is missing.  That something begins is
+-- put into the audit record, and what a crash cut short is finished or undone
+-- first.  A dry run reads: it changes nothing.
+-- @param options { unrecorded = true: nothing but observations will be written;
+--   or audit.begin is called once there is something to change }
 -- @return a core.store handle | nil, message, code
-function M:write()
+function M:write(options)
   if self.dry_run then return self:read() end
   if self.is_writing then return self.db end
   if self.db then
     self.db:close()
     self.db = nil
   end
-  local ok, message, code = make_state_folder(self)
+  local ok, message, code = self:make_state_folder()
   if not ok then return nil, message, code end
   local db
-  db, message, code = open_store(self, self:path "store.db")
+  db, message, code = self:open_store()
   if not db then return nil, message, code end
   self.is_writing = true
+  if not (options and options.unrecorded) then
+    ok, message, code = require("audit").begin(self)
+    if not ok then return nil, message, code end
+  end
   ok, message, code = require("recovery").run(self)
   if not ok then return nil, message, code end
   return db

@@ -85,6 +85,13 @@ M.migrations = {
       detail TEXT)]],
     "CREATE INDEX history_object ON history (object_id)",
   },
+  {
+    -- The last line of the audit record, so that one cut off at its end shows.
+    [[CREATE TABLE audit (
+      id INTEGER PRIMARY KEY CHECK (id = 1),
+      seq INTEGER NOT NULL,
+      hash TEXT NOT NULL)]],
+  },
 }
 
 local function version_of(db)

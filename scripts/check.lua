@@ -73,7 +73,7 @@ a crash cut short.]],
     local status = require("core.file").stat(context:path "store.db", true)
     local db, message, code
     if status and not context.dry_run then
-      db, message, code = context:write()
+      db, message, code = context:write { unrecorded = true }
     else
       db, message, code = context:read()
     end

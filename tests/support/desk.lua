@@ -13,6 +13,7 @@ local here = debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$"
 local Lab = dofile(here .. "/lab.lua")
 local file = require "core.file"
 local process = require "core.process"
+local sqlite = require "core.store"
 local json = require "dkjson"
 local lfs = require "lfs"
 
@@ -297,15 +298,32 @@ function Desk:installed()
   return copy .. "/certwright"
 end
 
+-- What a store holds, but for the last line of the audit record.
+local function rows_of(path)
+  local db <close> = assert(sqlite.open(path))
+  local lines = {}
+  for _, entry in ipairs(assert(db:rows "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")) do
+    for _, row in ipairs(entry.name == "audit" and {} or assert(db:rows(("SELECT * FROM %s"):format(entry.name)))) do
+      local cells = {}
+      for column, value in pairs(row) do cells[#cells + 1] = ("%s=%s"):format(column, value) end
+      table.sort(cells)
+      lines[#lines + 1] = entry.name .. " " .. table.concat(cells, " ")
+    end
+  end
+  return table.concat(lines, "\n")
+end
+
 --- Every file and folder below the state folder with what it holds, as one text:
 -- what a command that changes nothing leaves as it was. (What SQLite keeps beside
--- the store comes and goes.)
+-- the store comes and goes; the audit record tells of refused commands, too.)
 function Desk:snapshot()
   local lines = {}
   local function walk(path)
     for name in lfs.dir(path) do
       local inner = path .. "/" .. name
-      if name ~= "." and name ~= ".." and not name:find "^store%.db%-" then
+      if name == "store.db" then
+        lines[#lines + 1] = inner .. " " .. rows_of(inner)
+      elseif name ~= "." and name ~= ".." and name ~= "audit.jsonl" and not name:find "^store%.db%-" then
         local status = assert(lfs.symlinkattributes(inner))
         lines[#lines + 1] = ("%s %s %s"):format(inner, status.mode, status.mode == "file" and self:read(inner) or "")
         if status.mode == "directory" then
