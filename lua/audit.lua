@@ -23,6 +23,9 @@ local ORDER = {
   "name", "before", "after", "torn",
 }
 
+-- How a command ended, by its code; any other: "failed".
+local RESULT = { usage = "refused", denied = "refused", pending = "pending", unrestored = "unrestored" }
+
 local LEVEL = { failed = "warning", refused = "warning", unrestored = "err" }
 
 -- Text of others: valid, and not endless.
@@ -55,9 +58,9 @@ function M.who()
   return json.object(who, { "uid", "user", "sudo_uid", "sudo_user", "login_uid" })
 end
 
-local function arguments_of(context)
+local function cut(arguments)
   local list = json.array()
-  for i, argument in ipairs(context.arguments or {}) do
+  for i, argument in ipairs(arguments) do
     list[i] = i <= ARGUMENTS and plain(argument, LENGTH) or nil
   end
   return list
@@ -84,7 +87,8 @@ end
 local function fields_of(context, what)
   local fields = {
     at = text.time(os.time()), who = M.who(), pid = host.pid(), host = host.name(),
-    command = plain(what.action or context.command or "", LENGTH), arguments = arguments_of(context),
+    command = plain(what.action or context.command or "", LENGTH),
+    arguments = cut(what.arguments or context.arguments or {}),
     begun = what.begun, result = what.result, status = what.status, code = what.code,
     message = what.message and plain(what.message, MESSAGE), object = what.object,
     name = what.friendly_name and plain(what.friendly_name, LENGTH), before = what.before, after = what.after,
@@ -94,8 +98,8 @@ end
 
 --- Puts one line into the audit record and into the system's log.
 -- @param what { result = "begun" | "done" | "pending" | "failed" | "refused" |
---   "unrestored", action = (else the command that runs), code =, message =,
---   status = exit status, object = id, friendly_name =, before =, after = } each
+--   "unrestored", action =, arguments = (else the command that runs), code =,
+--   message =, status = exit status, object = id, friendly_name =, before =, after = } each
 --   optional but result; before and after: fingerprints, { objects =, services = }
 -- @return true, the line's number | nil, message, code: it is not in the record
 function M.record(context, what)
@@ -171,40 +175,84 @@ function M.begin(context)
   return true
 end
 
---- Notes what a service presented before and after.
--- @param before, after arrays of fingerprints; nil: not known
-function M.served(context, service, before, after)
-  local services = context.record and context.record.services
-  if not services then return end
-  services[service] = { before = services[service] and services[service].before or before, after = after }
+-- The fingerprints of results, or of what stood before, that are of a service.
+local function prints(results, service)
+  local list, seen = {}, {}
+  for key, result in pairs(results) do
+    local is_of = result.service == service or type(key) == "string" and key:sub(1, #service + 1) == service .. " "
+    if is_of and result.fingerprint and not seen[result.fingerprint] then
+      seen[result.fingerprint] = true
+      list[#list + 1] = result.fingerprint
+    end
+  end
+  table.sort(list)
+  return json.array(list)
+end
+
+--- Notes what services presented before a deployment and after it, or, where
+-- nobody looked, what their files were and are.
+-- @param run as deployment.lua has it; results of the last look, or nil
+function M.deployed(run, results)
+  local sights = run.context.recovering or run.context.record and run.context.record.services
+  for _, unit in ipairs(sights and run.units or {}) do
+    local function files(generation_name)
+      return json.array { generation_name and require("staging").written(unit.dir .. "/" .. generation_name) }
+    end
+    for _, service in ipairs(unit.services) do
+      local before = prints(run.before, service.name)
+      local sight = sights[service.name] or { before = #before > 0 and before or files(unit.previous) }
+      sight.after = prints(results or {}, service.name)
+      if #sight.after == 0 then sight.after = files "current" end
+      sights[service.name] = sight
+    end
+  end
+end
+
+-- Services as before and after them, into the two sides.
+local function add_services(before, after, sights)
+  if next(sights) == nil then return end
+  before.services, after.services = json.object {}, json.object {}
+  for service, sight in pairs(sights) do
+    before.services[service], after.services[service] = sight.before, sight.after
+  end
+end
+
+--- Runs what recovers a deployment, with a record of its own.
+-- @param id the object that was being deployed
+-- @param work function -> true, what was done | nil, message, code
+-- @return the same
+function M.recovery(context, id, work)
+  context.recovering = {}
+  local ok, message, code = work()
+  local before, after = {}, {}
+  add_services(before, after, context.recovering)
+  context.recovering = nil
+  local told, why = M.record(context, {
+    action = "recovery", arguments = {}, object = id, result = ok and "done" or RESULT[code] or "failed",
+    code = not ok and code or nil, message = message, before = before.services and json.object(before),
+    after = before.services and json.object(after),
+  })
+  if not told then context:warn("what was recovered is not in the audit record: %s", why) end
+  return ok, message, code
 end
 
 -- Objects and services that were touched: before, after, and the first object.
 local function changes(context)
-  local before, after = { objects = {}, services = {} }, { objects = {}, services = {} }
+  local before, after = {}, {}
   local rows = context.db:rows "SELECT * FROM touched ORDER BY id" or {}
   local function object_as(state, fingerprint)
     return state and json.object({ state = state, fingerprint = fingerprint or json.null }, { "state", "fingerprint" })
       or json.null
   end
+  if rows[1] then before.objects, after.objects = json.object {}, json.object {} end
   for _, row in ipairs(rows) do
     before.objects[tostring(row.id)] = object_as(row.was, row.had)
     after.objects[tostring(row.id)] = object_as(row.state, row.has)
   end
-  for service, sight in pairs(context.record.services) do
-    before.services[service] = sight.before and json.array(sight.before) or json.null
-    after.services[service] = sight.after and json.array(sight.after) or json.null
-  end
-  for _, side in ipairs { before, after } do
-    for _, part in ipairs { "objects", "services" } do
-      if next(side[part]) == nil then side[part] = nil else json.object(side[part]) end
-    end
-  end
-  if next(before) == nil then return nil, nil, rows[1] end
+  add_services(before, after, context.record.services)
+  if next(before) == nil then return nil, nil end
   return json.object(before, { "objects", "services" }), json.object(after, { "objects", "services" }), rows[1]
 end
-
-local RESULT = { usage = "refused", denied = "refused", pending = "pending", unrestored = "unrestored" }
 
 --- Records how a command ended, where it had begun.
 -- @param status the exit status; message and code of a failure

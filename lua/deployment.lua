@@ -5,6 +5,7 @@
 -- switch on is put back: links, reload, and the old certificate observed.
 
 local assignments = require "assignments"
+local audit = require "audit"
 local cert = require "core.cert"
 local certificates = require "certificates"
 local file = require "core.file"
@@ -308,6 +309,7 @@ end
 --- Records that a certificate is assigned: rows, journal and history at once.
 function M.record(run)
   local db = run.context.db
+  audit.deployed(run, run.results)
   return db:transaction(function()
     local ok, message, code = true, nil, nil
     for _, service in ipairs(run.services) do

@@ -39,9 +39,10 @@ function M.compact(value)
 end
 
 --- The value of a JSON text.
+-- @param null what stands for JSON's null; nil: its field is absent
 -- @return value | nil, message, "parse"
-function M.decode(encoded)
-  local value, _, message = dkjson.decode(encoded, 1, nil)
+function M.decode(encoded, null)
+  local value, _, message = dkjson.decode(encoded, 1, null)
   if message then return nil, "cannot read JSON: " .. message, "parse" end
   return value
 end

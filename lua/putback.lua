@@ -3,6 +3,7 @@
 -- certificate again.
 
 local assignments = require "assignments"
+local audit = require "audit"
 local certificates = require "certificates"
 local generation = require "core.generation"
 local host = require "core.host"
@@ -144,6 +145,7 @@ function M.restore(run, message)
   local links_are_back = #problems == 0
   local results, good, more = bring_back(run)
   table.move(more, 1, #more, #problems + 1, problems)
+  audit.deployed(run, results)
   if not links_are_back or not good then
     local why = describe_unrestored(run, results, problems)
     finish(run, results, "unrestored", message .. "; not put back: " .. why)

@@ -5,6 +5,7 @@
 -- time.
 
 local assignments = require "assignments"
+local audit = require "audit"
 local certificates = require "certificates"
 local generation = require "core.generation"
 local interrupt = require "core.interrupt"
@@ -96,7 +97,7 @@ local function undo(run, what, stage)
   end)
   if not ok then return nil, message, code end
   run.context:say("recovered: %s was undone; nothing had been switched", what)
-  return true
+  return true, what .. " was undone"
 end
 
 local function recover(context, entry)
@@ -109,12 +110,12 @@ local function recover(context, entry)
     ok, message, code = require("deployment").record(run)
     if not ok then return nil, message, code end
     context:say("recovered: %s was finished; the new certificate is observed everywhere", what)
-    return true
+    return true, what .. " was finished"
   end
   ok, message, code = putback.restore(run, "cut short at " .. stage)
   if not ok then return nil, ("%s could not be put back: %s"):format(what, message), code end
   context:say("recovered: %s was put back; everything is as before", what)
-  return true
+  return true, what .. " was put back"
 end
 
 -- Recovers everything, with the lock held.  From here on services are touched:
@@ -125,7 +126,7 @@ local function recover_all(context)
   if not entries then return nil, message, code end
   for _, entry in ipairs(entries) do
     local ok
-    ok, message, code = recover(context, entry)
+    ok, message, code = audit.recovery(context, entry.object_id, function() return recover(context, entry) end)
     if not ok then return nil, message, code end
   end
   return true
