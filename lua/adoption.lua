@@ -76,6 +76,16 @@ local function take_back(context, service, record, message, code)
   return nil, message .. "; the configuration is as before", code
 end
 
+-- What a dry run says beyond the configuration.
+local function explain(context, service, settings)
+  if not generation.current(service.dir, "current") then
+    context:say("would make %s/current of %s", service.dir, settings.found and settings.found.certificate
+      or "a self-signed certificate, until the first assignment")
+  end
+  context:say("would check the configuration of '%s' and reload it", service.name)
+  return true
+end
+
 local function adopt(context, service)
   local settings, message, code = service.how.settings(service)
   if not settings then return nil, message, code end
@@ -84,9 +94,9 @@ local function adopt(context, service)
     return true
   end
   if context.dry_run then
-    context:say("'%s' would name %s/current/: in %s:\n  %s", service.name, service.dir,
+    context:say("would have '%s' name %s/current/: in %s:\n  %s", service.name, service.dir,
       settings.where or "its configuration", table.concat(settings.lines, "\n  "))
-    return true
+    return explain(context, service, settings)
   end
   local ok
   ok, message, code = seed(context, service, settings)
@@ -115,7 +125,7 @@ local function undo(context, service)
     return nil, ("there is nothing to undo: '%s' was not adopted by certwright"):format(service.name), "missing"
   end
   if context.dry_run then
-    context:say("would put back the configuration of '%s'", service.name)
+    context:say("would put back the configuration of '%s', check it and reload it", service.name)
     return true
   end
   local ok

@@ -121,7 +121,9 @@ end
 local function print_result(script, result, context)
   local text, exact
   if globals.json then
-    text = require("json").encode(result)
+    local json = require "json"
+    if globals.dry_run and not json.is_array(result) then result.would = json.array(context.plan) end
+    text = json.encode(result)
   elseif script.text then
     text, exact = script.text(result, context)
   end

@@ -174,6 +174,20 @@ local function refresh(context, row, leaf, pile)
     warnings = M.warnings(columns, row.warnings, row.untrusted) })
 end
 
+-- What a dry run says of what would be known of a certificate.
+local function explain(context, columns, warnings)
+  M.say_renewal(context, columns)
+  for _, warning in ipairs(warnings) do context:say("would warn: %s", text.escape(warning.message)) end
+  if columns.untrusted ~= certificates.NULL then context:say("would warn: %s", text.escape(columns.untrusted)) end
+  return true
+end
+
+--- Says when it would be renewed, and who decided that.
+function M.say_renewal(context, columns)
+  context:say("would have it renewed from %s on (renew_at in '%s')", text.time(columns.renew_at),
+    context:site().policy:source "renew_at")
+end
+
 --- Completes a request with its certificate.  Again with the same one: its chain
 -- and whether it is trusted are found anew.
 -- @param row the object; leaf its certificate; pile what came with it
@@ -197,7 +211,7 @@ function M.complete(context, row, leaf, pile)
   local doubts = appraisal.doubts(chain)
   table.move(doubts, 1, #doubts, #warnings + 1, warnings)
   columns.warnings = M.warnings(columns, warnings)
-  if context.dry_run then return true end
+  if context.dry_run then return explain(context, columns, warnings) end
   return flow.advance(context, row.id, M.from, "completed", columns,
     { names = names, detail = "fingerprint " .. columns.fingerprint })
 end

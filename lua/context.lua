@@ -21,6 +21,7 @@ function M.new(what)
     quiet = globals.quiet, verbose = globals.verbose,
     terminal = host.terminal(0) and host.terminal(1) and not globals.json and not globals.yes,
     columns = host.terminal(1) and host.columns() or nil, -- nil: results go into a file or a pipe
+    plan = {}, -- what a dry run would do
   }, M)
 end
 
@@ -30,9 +31,12 @@ local function tell(prose)
   io.stderr:write(text.wrap(text.escape_lines(prose), columns, #prose:match "^ *" + 2), "\n")
 end
 
---- Says on standard error what is being done; nothing with --quiet.
+--- Says on standard error what is being done; nothing with --quiet.  What a dry
+-- run says that it "would" do stands in its JSON result as well.
 function M:say(format, ...)
-  if not self.quiet then tell(format:format(...)) end
+  local prose = format:format(...)
+  if self.dry_run and prose:find "^would " then table.insert(self.plan, prose) end
+  if not self.quiet then tell(prose) end
 end
 
 --- Says what to do next, where it is for a person to do.

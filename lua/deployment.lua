@@ -406,6 +406,7 @@ local function begin(run)
   if not ok then return nil, message, code end
   if is_observed(run) then
     for _, result in ipairs(run.results) do say_observed(run, result) end
+    if run.context.dry_run then run.context:say("would record that; no service is touched") end
     return run.context.dry_run or M.record(run)
   end
   run.results = nil

@@ -14,6 +14,11 @@ function M.array(t)
   return setmetatable(t or {}, { __jsontype = "array" })
 end
 
+--- Whether a table is marked as a JSON array.
+function M.is_array(t)
+  return (getmetatable(t) or {}).__jsontype == "array"
+end
+
 --- Marks a table as a JSON object whose fields come in this order.
 function M.object(t, order)
   return setmetatable(t or {}, { __jsontype = "object", __jsonorder = order })

@@ -41,7 +41,8 @@ local function submit(context, row, name)
   local ca, order, code = prepare(context, row, name)
   if not ca then return nil, order, code end
   if context.dry_run then
-    context:say("would submit request %d to the CA '%s' (%s)", row.id, name, ca.how.summary)
+    context:say("would submit request %d to the CA '%s' (%s), which %s", row.id, name, ca.how.summary,
+      name == row.ca and "was chosen when the request was made" or "--ca names")
     return { dry_run = true }
   end
   local answer, message

@@ -195,6 +195,17 @@ function M.export(context, row, options)
   return export_pfx(context, row, chain, options)
 end
 
+--- What a dry run says of a file that would be written.
+-- @return true | nil, message, "exists"
+function M.plan(context, path)
+  local is_there = file.stat(path) ~= nil
+  if is_there and not context.yes then
+    return nil, ("'%s' exists already; say --yes to replace it"):format(text.escape(path)), "exists"
+  end
+  context:say("would %s %s", is_there and "replace" or "write", text.escape(path))
+  return true
+end
+
 --- Writes what was exported; a file that is there needs --yes.
 -- @return true | nil, message, "exists" | ...
 function M.write(context, path, bytes, is_secret)

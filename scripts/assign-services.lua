@@ -9,7 +9,8 @@ local options = require "options"
 -- Gives up what the certificate wants but has not.
 local function cancel(args, context, row)
   if context.dry_run then
-    context:say("would give up what %d wants but has not", row.id)
+    context:say("would give up what %d wants but has not%s", row.id,
+      args.services and " on " .. table.concat(args.services, ", ") or "")
     return object.fields(context, row)
   end
   local db = context.db

@@ -5,6 +5,7 @@ local file = require "core.file"
 local flow = require "flow"
 local json = require "json"
 local text = require "text"
+local transfer = require "transfer"
 
 local FIELDS = { "subject", "fingerprint", "not_before", "not_after", "file" }
 
@@ -36,6 +37,10 @@ local function init(_, context)
   if not root then return nil, message, code end
   if context.dry_run then
     context:say("would make a root and an issuing CA in %s", context:path "ca")
+    context:say("would name them '%s' and '%s', after 'organization' in %s",
+      text.escape(authority.common_name(site.config.organization, "root")),
+      text.escape(authority.common_name(site.config.organization, "issuing")),
+      site.own.organization and site.path or "config.lua")
     return nothing()
   end
   context:say("made a root and an issuing CA in %s", context:path "ca")
@@ -46,7 +51,11 @@ end
 local function root(args, context)
   local certificate, message, code = authority.root(context)
   if not certificate then return nil, message, code end
-  if args.out then
+  if args.out and context.dry_run then
+    local ok
+    ok, message, code = transfer.plan(context, args.out)
+    if not ok then return nil, message, code end
+  elseif args.out then
     local ok
     ok, message, code = file.write(args.out, certificate:pem(), { mode = 420, exclusive = not context.yes }) -- 0644
     if not ok then

@@ -25,6 +25,13 @@ local function cure(warning)
     .. "link of the chain goes into a further --file; then complete-request again" or ""
 end
 
+-- What a dry run says beyond what completion does.
+local function plan(context, row, leaf)
+  context:say(row.state == "completed" and "would find the chain of %d (%s) anew"
+    or "would complete request %d with certificate %s", row.id, leaf:fingerprint())
+  return object.fields(context, row)
+end
+
 -- The request that is named, if it can be completed, or was.
 local function named(db, word)
   local row, message, code = object.find(db, word)
@@ -81,10 +88,7 @@ issued.  For example:
       return completion.complete(context, found, leaf, pile.certificates)
     end)
     if not ok then return nil, message, code end
-    if context.dry_run then
-      context:say("would complete request %d with certificate %s", found.id, leaf:fingerprint())
-      return object.fields(context, found)
-    end
+    if context.dry_run then return plan(context, found, leaf) end
     local result
     result, message, code = object.read(context, found.id)
     if not result then return nil, message, code end

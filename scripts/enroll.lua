@@ -101,6 +101,22 @@ local function resume(args, context, steps)
   return go_on(context, steps, row, wish)
 end
 
+-- What a dry run says of the steps that come after new-request.
+local function foresee(context, steps, made, wish)
+  for i = 2, #steps do
+    local name = steps[i].name
+    if name == "submit-request" then
+      context:say("would run submit-request, to the CA '%s' (decided by %s)", made.ca,
+        made.decided.ca == "option" and "--ca" or ("ca in '%s'"):format(made.decided.ca))
+    elseif name ~= "assign-services" then
+      context:say("would run %s", name)
+    elseif wish.services then
+      context:say("would run assign-services, on %s", table.concat(wish.services, ", "))
+    end
+  end
+  return made
+end
+
 local function begin(args, context, steps)
   local wish = { ca = args.ca, services = args.services, overwrite = args.overwrite }
   local ok, message, code = check(context, wish)
@@ -108,7 +124,8 @@ local function begin(args, context, steps)
   args.assign = true
   local made
   made, message, code = steps[1].run(args, context)
-  if made == nil or context.dry_run then return made, message, code end
+  if made == nil then return nil, message, code end
+  if context.dry_run then return foresee(context, steps, made, wish) end
   context.printed = nil
   ok, message, code = keep(context, made.id, wish)
   if not ok then return nil, message, code end

@@ -55,6 +55,7 @@ return {
     local ok = true
     if context.dry_run then
       context:say("would export %d as %s, %d bytes", row.id, form, #bytes)
+      if args.out then ok, message, code = transfer.plan(context, args.out) end
     elseif args.out then
       ok, message, code = transfer.write(context, args.out, bytes, form == "pfx")
     else

@@ -2,6 +2,7 @@
 -- (Exchange: Import-ExchangeCertificate).
 
 local certificates = require "certificates"
+local completion = require "completion"
 local json = require "json"
 local key = require "core.key"
 local object = require "object"
@@ -45,8 +46,11 @@ local function plan(context, id, leaf, what, pile, args)
     context:say("would %s %s %s its key", what == "imported" and "import" or ("find as %d"):format(id), tostring(leaf),
       pile.key and "with" or "without")
   end
-  if id == 0 then return preview(leaf:fields(), pile, args) end
-  return object.read(context, id)
+  if id ~= 0 then return object.read(context, id) end
+  local columns, message, code = completion.columns(context, { leaf })
+  if not columns then return nil, message, code end
+  completion.say_renewal(context, columns)
+  return preview(leaf:fields(), pile, args)
 end
 
 return {

@@ -8,6 +8,7 @@ local object = require "object"
 local options = require "options"
 local pages = require "pages.new-request"
 local request = require "request"
+local transfer = require "transfer"
 
 -- The request itself, where it is for nobody's file; DER byte for byte.
 local function text(result, context)
@@ -62,6 +63,19 @@ local function explain(made, context)
   line("subject", table.concat(subject, ", "))
   line("ca", made.ca)
   return shown.table(lines)
+end
+
+-- What a dry run says would come of these values.
+local function plan(context, made, args, site)
+  context:say("would make %s%s for %s, below %s", args.reuse_key and "" or "a key and ",
+    args.self_signed and "a self-signed certificate" or "a request", require("text").names(made.domains),
+    context.state_dir)
+  if args.self_signed then
+    context:say("would have it renewed when renew_at in '%s' says", site.policy:source "renew_at")
+    return true
+  end
+  if not args.out then return true end
+  return transfer.plan(context, args.out)
 end
 
 local function values(made)
@@ -130,6 +144,8 @@ everything, page by page.  For example:
     made, message, code = request.name(context, made, args, from)
     if not made then return nil, message, code end
     if context.dry_run then
+      ok, message, code = plan(context, made, args, site)
+      if not ok then return nil, message, code end
       context.printed = explain(made, context) .. "\n"
       return values(made)
     end

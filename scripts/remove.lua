@@ -17,6 +17,15 @@ local function still_assigned(context, row)
     table.concat(services, ", ")), "denied"
 end
 
+-- The files of an object that are there.
+local function files_of(context, row)
+  local list = {}
+  for _, path in ipairs { context:path("keys", row.id .. ".pem"), context:path("requests", row.id .. ".csr") } do
+    if file.stat(path) then list[#list + 1] = path end
+  end
+  return list
+end
+
 -- The row goes first: a key without a row is harmless, a row without its key
 -- would promise what is not there.
 local function remove(context, row)
@@ -29,13 +38,16 @@ local function remove(context, row)
     return done, why, what
   end)
   if not ok then return nil, message, code end
-  for _, path in ipairs { context:path("keys", row.id .. ".pem"), context:path("requests", row.id .. ".csr") } do
-    if file.stat(path) then
-      ok, message, code = file.remove(path)
-      if not ok then return nil, message, code end
-    end
+  for _, path in ipairs(files_of(context, row)) do
+    ok, message, code = file.remove(path)
+    if not ok then return nil, message, code end
   end
   return true
+end
+
+local function explain(context, row)
+  context:say("would remove %d and its key", row.id)
+  for _, path in ipairs(files_of(context, row)) do context:say("would delete %s", path) end
 end
 
 return {
@@ -47,7 +59,7 @@ return {
   notes = [[
 Refused while a service has it; a pending request needs --yes, for its key
 is lost with it.]],
-  text = function(fields) return ("removed %d"):format(fields.id) end,
+  text = function(fields, context) return not context.dry_run and ("removed %d"):format(fields.id) end,
 
   run = function(args, context)
     local db, message, code = context:write()
@@ -65,7 +77,7 @@ is lost with it.]],
     local ok
     if context.dry_run then
       ok, message, code = still_assigned(context, row)
-      if ok then context:say("would remove %d and its key", row.id) end
+      if ok then explain(context, row) end
     else
       ok, message, code = flow.locked(context, row.id, function() return remove(context, row) end)
     end

@@ -190,7 +190,7 @@ describe("adopting", function()
     it("changes nothing with --dry-run", function()
       start("imap", begin)
       local path = lab.server.folder .. "/local.conf"
-      says(ends(0, lab:run("adopt", "imap", "--dry-run")), ("'imap' would name %s/current/: in the end of %s/dovecot.conf, "
+      says(ends(0, lab:run("adopt", "imap", "--dry-run")), ("would have 'imap' name %s/current/: in the end of %s/dovecot.conf, "
         .. "after every ssl_cert and ssl_key:\n  !include_try %s/current/dovecot.conf"):format(lab.dir,
         lab.server.folder, lab.dir))
       assert.is_nil(lfs.attributes(path))

@@ -60,13 +60,18 @@ local function write_authority(at, root, root_key, issuing, issuing_key)
   return ok, message, code
 end
 
+--- The common name of the "root" or "issuing" CA of an organization.
+function M.common_name(subject, kind)
+  return ("%s certwright %s CA"):format(subject.O or "Local", kind)
+end
+
 local function make_certificates(subject, root_key, issuing_key)
   local now = os.time() - 300 -- clocks differ
   local function name(kind)
     local list = {}
     for attribute, value in pairs(subject) do list[attribute] = value end
     list.OU = nil
-    list.CN = ("%s certwright %s CA"):format(subject.O or "Local", kind)
+    list.CN = M.common_name(subject, kind)
     return list
   end
   local root, message, code = cert.issue {
