@@ -75,7 +75,11 @@ local function is_about(record, id)
 end
 
 local function read(args, context)
-  local records, message, code = evidence.read(trail.path(context), filter(args))
+  local db, message, code = context:read() -- says where root's is to who has none
+  if not db then return nil, message, code end
+  context.is_filtered = args.id or args.since
+  local records
+  records, message, code = evidence.read(trail.path(context), filter(args))
   if not records then return nil, message, code end
   local list = json.array()
   for _, record in ipairs(records) do
@@ -135,7 +139,9 @@ local function lines_of(list, context)
           or change_of(record)) }
     end
   end
-  if #rows == 1 then return "the audit record has no such line" end
+  if #rows == 1 then
+    return context.is_filtered and "the audit record has no such line" or "nothing has been recorded yet"
+  end
   local function minute(n) return (rows[n + 1][2]:gsub("T(%d+:%d+).*", " %1")) end
   return text.fitted(rows, context.columns, { text.replace("AT", minute), text.cut "CHANGE", text.cut "WHO",
     text.drop "CHANGE" })

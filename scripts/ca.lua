@@ -37,10 +37,10 @@ local function init(_, context)
   if not root then return nil, message, code end
   if context.dry_run then
     context:say("would make a root and an issuing CA in %s", context:path "ca")
-    context:say("would name them '%s' and '%s', after 'organization' in %s",
+    context:say("would name them '%s' and '%s'%s",
       text.escape(authority.common_name(site.config.organization, "root")),
       text.escape(authority.common_name(site.config.organization, "issuing")),
-      site.own.organization and site.path or "config.lua")
+      site.own.organization and (", after 'organization' in '%s'"):format(site.path) or "")
     return nothing()
   end
   context:say("made a root and an issuing CA in %s", context:path "ca")

@@ -43,7 +43,7 @@ local cases = {
   },
   audit = { { "audit", reads = true }, { "audit", "--verify", reads = true } },
   ["ca init"] = { { "ca", "init", state = "none", says = { "would make a root and an issuing CA in STATE/ca",
-    "would name them 'Contoso certwright root CA' and 'Contoso certwright issuing CA', after 'organization' in SITE/config.lua" } } },
+    "would name them 'Contoso certwright root CA' and 'Contoso certwright issuing CA', after 'organization' in 'SITE/config.lua'" } } },
   ["ca root"] = { { "ca", "root", "--out", "OUT/root.pem", says = { "would write OUT/root.pem" } },
     { "ca", "root", "--out", "OUT/there", "--yes", says = { "would replace OUT/there" } },
     { "ca", "root", "--out", "OUT/there", status = 1, says = { "'OUT/there' exists already; say --yes to replace it" } } },

@@ -138,7 +138,8 @@ describe("the local CA", function()
 
   it("--dry-run makes nothing", function()
     local value, result = desk:done("ca", "init", "--dry-run")
-    assert.equal("would make a root and an issuing CA in STATE/ca\n", desk:shown(result.stderr))
+    assert.equal("would make a root and an issuing CA in STATE/ca\nwould name them 'Local certwright root CA' and 'Local certwright "
+      .. "issuing CA'\n", desk:shown(result.stderr))
     assert.equal(json.null, value.fingerprint)
     assert.is_nil(file.stat(desk.state))
     desk:done("ca", "init")

@@ -440,8 +440,10 @@ describe("complete-request", function()
     local before = desk:snapshot()
     local object, result = desk:done("complete-request", id, "--file", path, "--dry-run")
     assert.equal("created", object.state)
-    assert.equal(("would complete request 1 with certificate %s\n"):format(openssl_fields(path).fingerprint),
-      result.stderr)
+    assert.equal("would have it renewed from TIME on (renew_at in 'HOME/lua/defaults/policy.lua')\nwould warn: no trusted issuer "
+      .. "for \"a.test\": \"Outside issuing\" is not in the chain and is not a known anchor\nwould complete request 1 with "
+      .. "certificate HEX\n", desk:shown(result.stderr))
+    assert.equal("would complete request 1 with certificate " .. openssl_fields(path).fingerprint, object.would[3])
     assert.is_true(before == desk:snapshot())
   end)
 

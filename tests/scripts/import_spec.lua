@@ -227,7 +227,8 @@ describe("import", function()
     local value, result = desk:done("import", pfx "pair.pfx", "--password-file", password, "--dry-run")
     assert.same({ "CN=a.test", { "a.test", "b.test" }, true, false }, { value.subject, value.domains,
       value.has_private_key, value.exportable })
-    assert.matches("^would import cert \"a.test\" until %d+%-%d%d%-%d%d with its key\n$", result.stderr)
+    assert.matches("^would import cert \"a.test\" until %d+%-%d%d%-%d%d with its key\nwould have it renewed from "
+      .. "%d+%-%d%d%-%d%dT%S+Z on %(renew_at in '[^']*'%)\n$", result.stderr)
     assert.equal("", desk:snapshot())
     local plain = desk:run("import", made .. "/cert.pem", "--dry-run")
     assert.same({ 0, "" }, { plain.status, plain.stdout })
