@@ -102,7 +102,7 @@ local function resume(args, context, steps)
 end
 
 -- What a dry run says of the steps that come after new-request.
-local function foresee(context, steps, made, wish)
+local function foresee(context, steps, made, wanted)
   for i = 2, #steps do
     local name = steps[i].name
     if name == "submit-request" then
@@ -110,8 +110,8 @@ local function foresee(context, steps, made, wish)
         made.decided.ca == "option" and "--ca" or ("ca in '%s'"):format(made.decided.ca))
     elseif name ~= "assign-services" then
       context:say("would run %s", name)
-    elseif wish.services then
-      context:say("would run assign-services, on %s", table.concat(wish.services, ", "))
+    elseif wanted.services then
+      context:say("would run assign-services, on %s", table.concat(wanted.services, ", "))
     end
   end
   return made
