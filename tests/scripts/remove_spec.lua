@@ -81,7 +81,8 @@ describe("remove", function()
     local before = desk:snapshot()
     for id = 1, 2 do
       local _, result = desk:done("remove", tostring(id), "--dry-run")
-      assert.equal(("would remove %d and its key\n"):format(id), result.stderr)
+      assert.equal(("would remove %d and its key\nwould delete STATE/keys/%d.pem\nwould delete STATE/requests/%d.csr\n"):format(id, id, id),
+        desk:shown(result.stderr))
     end
     assert.is_true(before == desk:snapshot())
   end)

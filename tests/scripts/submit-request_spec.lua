@@ -143,8 +143,8 @@ describe("submit-request", function()
     local before = desk:snapshot()
     local object, result = desk:done("submit-request", id, "--dry-run")
     assert.same({ "created", json.null }, { object.state, object.ticket })
-    assert.equal("would submit request 1 to the CA 'local' (the CA in the state folder, made by certwright ca init)\n",
-      result.stderr)
+    assert.equal("would submit request 1 to the CA 'local' (the CA in the state folder, made by certwright ca init), "
+      .. "which was chosen when the request was made\n", result.stderr)
     assert.is_true(before == desk:snapshot())
   end)
 
