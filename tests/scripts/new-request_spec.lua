@@ -627,7 +627,8 @@ describe("new-request", function()
         subject = { CN = "a.test", O = "Contoso" }, ca = "manual", decided = {
           friendly_name = desk.site .. "/policy.lua", common_name = Desk.home .. "/lua/defaults/policy.lua",
           key = desk.site .. "/config.lua", subject = desk.site .. "/config.lua",
-          ca = Desk.home .. "/lua/defaults/policy.lua" } }, value)
+          ca = Desk.home .. "/lua/defaults/policy.lua" },
+        would = { "would make a key and a request for a.test, below " .. desk.state } }, value)
       assert.is_nil(lfs.attributes(desk.state))
       local text = desk:shown(desk:run("new-request", "--domain", "a.test", "--dry-run", "--key", "ed25519").stdout)
       assert.is_truthy(text:find "\nfriendly_name +tls a%.test +SITE/policy%.lua\n")
