@@ -153,9 +153,9 @@ describe("the audit record", function()
       desk:write("evil.pem", desk:openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
         "-keyout", desk.path .. "/key.pem", "-utf8", "-subj", "/CN=evil\27[2J\226\128\174x.test", "-days", "9", "-addext",
         "basicConstraints=critical,CA:FALSE"))
-      desk:done("import", desk.path .. "/evil.pem", "--key", desk.path .. "/key.pem", "--exportable", "--name", "e\226\128\174vil")
+      desk:done("import", desk.path .. "/evil.pem", "--key", desk.path .. "/key.pem", "--exportable", "--name", 'é"vil\\')
       desk:done("export", "1", "--form", "pfx", "--password-file", desk.path .. "/password", "--out", desk.path .. "/x.pfx")
-      desk:run("cancel", "\27]0;x\7\255", ("y"):rep(10))
+      desk:run("cancel", "\27]0;x\7\226\128\174\255", ("y"):rep(10))
       desk:run("cancel", ("z"):rep(5000))
       local text = desk:read(path)
       assert.is_nil(text:gsub("\n", ""):find "%c")
@@ -163,7 +163,7 @@ describe("the audit record", function()
       assert.is_nil(text:find("correct horse", 1, true))
       for line in desk:read(desk.path .. "/key.pem"):gmatch "[^\n]+" do assert.is_nil(text:find(line, 1, true)) end
       local list = records()
-      assert.equal("e\226\128\174vil", list[2].name)
+      assert.equal('é"vil\\', list[2].name)
       assert.equal(259, #list[#list].arguments[1])
       assert.is_truthy(#lines()[#list] < 4096)
       local shown = desk:run "audit"

@@ -175,7 +175,8 @@ describe("import", function()
         end
         local before = desk:snapshot()
         local _, said = desk:done("import", file, "--dry-run")
-        assert.matches("^would complete request 1 with cert \"a.test\" until %S+\n$", said.stderr)
+        assert.matches("would complete request 1 with cert \"a.test\" until %S+\n$", said.stderr)
+        assert.matches("^would have it renewed from ", said.stderr)
         assert.is_true(before == desk:snapshot())
         local object, result = desk:done("import", file)
         assert.same({ id, "completed", "mail", true }, { tostring(object.id), object.state, object.friendly_name,
