@@ -179,7 +179,7 @@ end
 -- @param list assignments, as in the fields of an object
 -- @param columns the terminal's width, or nil
 -- @param ids of each the object's id, or nil: no such column
--- @param latest when most were observed, said elsewhere: another time stands below
+-- @param latest when most were observed, said below: another time stands by its row
 function M.assignments(list, columns, ids, latest)
   local rows, lines, number = { { "SERVICE", "ENDPOINT", "NAME", "STATE", "OBSERVED" } }, {}, 0
   for i, a in ipairs(list) do
@@ -249,8 +249,8 @@ function M.text(object, context)
     if at ~= json.null and at > latest then latest = at end
   end
   local listed = M.assignments(object.assignments, context.columns and context.columns - 2, nil, latest)
-  return ("%s\n\nAssignments%s\n  %s"):format(shown, latest ~= "" and ", last observed " .. latest or "",
-    (listed:gsub("\n", "\n  ")))
+  if latest ~= "" then listed = ("%s\nlast observed %s"):format(listed, latest) end
+  return shown .. "\n\nAssignments\n  " .. listed:gsub("\n", "\n  ")
 end
 
 return M
