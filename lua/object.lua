@@ -25,6 +25,7 @@ end
 
 local ASSIGNMENT_FIELDS = {
   "server", "service", "endpoint", "address", "name", "desired", "written", "observed", "observed_at", "error", "state",
+  "retry_at",
 }
 
 -- What was said when it was found to be revoked.
@@ -77,7 +78,7 @@ local function assignment_fields(row)
   for _, name in ipairs(ASSIGNMENT_FIELDS) do
     local value = row[name]
     if value == "" then value = nil end
-    if name == "observed_at" then value = text.time(value) end
+    if name:find "_at$" then value = text.time(value) end
     fields[name] = or_null(value)
   end
   return json.object(fields, ASSIGNMENT_FIELDS)
@@ -195,6 +196,8 @@ function M.assignments(list, columns, ids, latest)
     if seen ~= json.null and seen:sub(1, 16) ~= latest:sub(1, 16) then
       lines[#lines + 1] = "  last observed " .. seen
     end
+    local retry = list[number] and list[number].retry_at or json.null
+    if retry ~= json.null then lines[#lines + 1] = ("  renew and poll try again after %s"):format(retry) end
     number = number + 1
   end
   return table.concat(lines, "\n")
@@ -251,6 +254,19 @@ function M.text(object, context)
   local listed = M.assignments(object.assignments, context.columns and context.columns - 2, nil, latest)
   return ("%s\n\nAssignments%s\n  %s"):format(shown, latest ~= "" and ", last observed " .. latest or "",
     (listed:gsub("\n", "\n  ")))
+end
+
+--- One object, or a line of each: what `renew` and `poll` print.
+function M.summary(result, context)
+  if result.id then return M.text(result, context) end
+  if #result == 0 then return "" end
+  local rows = { { "ID", "NAME", "STATE", "STATUS", "UNTIL", "SERVICES" } }
+  for _, object in ipairs(result) do
+    rows[#rows + 1] = { tostring(object.id), text.escape(object.friendly_name), object.state, object.status,
+      object.not_after ~= json.null and object.not_after:sub(1, 10) or "-",
+      #object.services > 0 and table.concat(object.services, ",") or "-" }
+  end
+  return text.fitted(rows, context.columns, { text.drop "STATE", text.cut "NAME", text.cut "SERVICES" })
 end
 
 return M

@@ -489,7 +489,7 @@ describe("new-request", function()
 
     it("asks nobody: there is nothing to submit", function()
       desk:done("new-request", "--domain", "a.test", "--self-signed")
-      desk:refuses(1, "exists", "1 is completed already; renew it with: certwright new-request --from 1",
+      desk:refuses(1, "exists", "1 is completed already; renew it with: certwright renew 1",
         "submit-request", "1")
     end)
   end)

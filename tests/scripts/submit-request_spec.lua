@@ -123,7 +123,7 @@ describe("submit-request", function()
     desk:done("cancel", id)
     desk:refuses(1, "mismatch", "cannot submit 1: it was cancelled", "submit-request", id)
     desk:done("new-request", "--self-signed", "--domain", "a.test")
-    desk:refuses(1, "exists", "2 is completed already; renew it with: certwright new-request --from 2",
+    desk:refuses(1, "exists", "2 is completed already; renew it with: certwright renew 2",
       "submit-request", "2")
     desk:refuses(1, "missing", "there is no request or certificate 3; see certwright list", "submit-request", "3")
   end)
