@@ -7,7 +7,7 @@
 --   collect(ca, order, context) -> bytes of the certificate and what came with
 --     it | nil, message, "pending" | "rejected" | ...; `poll` asks so, too
 --   revoke(ca, certificate, reason, context) -> true | nil, message, code;
---     certificate is a core.cert, reason one of revocations.lua; may be absent
+--     certificate is a core.cert, reason one of crl.REASONS; may be absent
 --   by_hand  true: a person carries everything, and nothing is ever asked
 -- `ca` is the CA's entry in the site's config.lua with its name; `order` has
 -- id, request (a core.request), domains, ticket, friendly_name.
