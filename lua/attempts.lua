@@ -50,7 +50,8 @@ end
 --- The next attempt of all.
 -- @return id, next_at (epoch) | nil when nothing is to be tried again
 function M.next(db)
-  local rows = db:rows "SELECT object_id, next_at FROM attempts ORDER BY next_at LIMIT 1"
+  local rows = db:rows [[SELECT object_id, next_at FROM attempts JOIN objects ON id = object_id
+    WHERE state != 'cancelled' ORDER BY next_at LIMIT 1]]
   if rows and rows[1] then return rows[1].object_id, rows[1].next_at end
 end
 

@@ -99,7 +99,8 @@ function M.pursue(context, steps, row)
   local before = attempts.of(context.db, row.id)
   if context.dry_run then return { id = row.id, fields = wish.explain(context, steps, row, wish.of(row)) } end
   local fields, message, code, is_done = wish.go_on(context, steps, row.id)
-  if message and code ~= "pending" and not is_done then
+  local is_final = code == "rejected" and not wish.of(row).renew -- a person's to submit again
+  if message and code ~= "pending" and not is_done and not is_final then
     local next_at = attempts.failed(context.db, row.id, before or 0, message)
     if next_at then
       message = ("%s\nrenew and poll try %d again after %s"):format(message, row.id, text.time(next_at))
@@ -141,7 +142,8 @@ function M.one(context, steps, row, args)
     if not ok then return nil, message, code end
     return M.pursue(context, steps, row)
   elseif row.state ~= "completed" then
-    return nil, ("cannot renew %d: it has no certificate yet, it is %s"):format(row.id, row.state), "mismatch"
+    local next_one = row.state ~= "cancelled" and ("; to go on with it: certwright enroll %d"):format(row.id) or ""
+    return nil, ("cannot renew %d: it has no certificate, it is %s%s"):format(row.id, row.state, next_one), "mismatch"
   end
   return renew(context, steps, row, args)
 end

@@ -3,6 +3,7 @@
 
 local here = debug.getinfo(1, "S").source:match "^@(.-)scripts/[^/]*$"
 local Desk = dofile(here .. "support/desk.lua")
+local Terminal = dofile(here .. "support/terminal.lua")
 package.path = here .. "support/?.lua;" .. package.path
 local deploy = require "deploy"
 local json = require "dkjson"
@@ -170,9 +171,10 @@ describe("renew", function()
 
     it("is refused for what has no certificate to renew", function()
       local id = desk:ask("--domain", "a.test")
-      desk:refuses(1, "mismatch", "cannot renew 1: it has no certificate yet, it is created", "renew", id)
+      desk:refuses(1, "mismatch", "cannot renew 1: it has no certificate, it is created; to go on with it: "
+        .. "certwright enroll 1", "renew", id)
       desk:done("cancel", id)
-      desk:refuses(1, "mismatch", "cannot renew 1: it has no certificate yet, it is cancelled", "renew", id)
+      desk:refuses(1, "mismatch", "cannot renew 1: it has no certificate, it is cancelled", "renew", id)
       desk:refuses(1, "missing", "there is no request or certificate 7; see certwright list", "renew", "7")
       desk:refuses(2, "usage", "--reuse-key needs CERT", "renew", "--reuse-key")
     end)
@@ -378,6 +380,21 @@ describe("renew", function()
       local list = desk:done "renew"
       assert.same({ 1, 2, { "web" }, 2 }, { #list, list[1].id, list[1].services, count() })
     end)
+  end)
+
+  it("begins no other folder after Ctrl-C: that one is put back, the rest stays", function()
+    local old = enroll "--services=web,other"
+    site { other = { check = { "sleep", "2" } } }
+    local terminal <close> = Terminal.new { Desk.program, "--site", desk.site, "--state", desk.state, "renew", "1" }
+    terminal:expect "assigning 2 [^\n]* to other\n"
+    assert(desk.lab:eventually(function() return desk:run("show", "2").stderr:find "under way or was cut short at 'check" end))
+    terminal:key "C-c"
+    assert.equal(1, terminal:ended())
+    assert.same({ old.fingerprint, old.fingerprint }, { shown(web), shown(other) })
+    assert.is_nil(terminal:screen():find "assigning 2 [^\n]* to web\n")
+    site()
+    wait_over()
+    assert.same({ "other", "web" }, desk:done("renew")[1].services)
   end)
 
   it("--dry-run says what would be, and changes nothing", function()
