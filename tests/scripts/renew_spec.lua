@@ -286,7 +286,8 @@ describe("renew", function()
       assert.is_true(failures == 41 and seconds <= 86400 and seconds > 86300)
       local checked = desk:run "check"
       assert.equal(1, checked.status)
-      assert.is_truthy(desk:shown(checked.stdout):find("\n  renew and poll try again after TIME\n", 1, true))
+      assert.is_truthy(desk:shown(checked.stdout):find("\n  web refused to accept the new files ('false' ended with status 1)\n"
+        .. "  renew and poll try again after TIME\n", 1, true))
       site()
       assert.same({ 2, { "web" } }, { desk:done("renew", "1").id, desk:done("show", "2").services })
       assert.same({}, deploy.sql(desk.lab, "SELECT * FROM attempts"))
