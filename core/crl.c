@@ -8,7 +8,6 @@
  */
 #include "cert.h"
 
-#include <openssl/err.h>
 #include <string.h>
 
 #define LAST_SECOND 253402300799 /* of the year 9999, the last there is */
@@ -162,7 +161,7 @@ int cert_issue_crl(lua_State *L) {
       !set_times(list, from, to) || !set_extensions(list, issuer, number))
     return luaL_error(L, "not enough memory");
   add_entries(L, list);
-  ERR_clear_error();
+  core_clear_errors();
   if (!core_key_digest(key, "sha256", &digest) || !X509_CRL_sort(list) ||
       X509_CRL_sign(list, key, digest) <= 0)
     return core_fail(L, "unsupported", "cannot sign a revocation list: %s",
