@@ -148,9 +148,15 @@ local function is_ahead(step, row, state, wish)
   return not (step.name == "submit-request" and state == step.to and (wish.ca or row.ca) == row.ca)
 end
 
+-- The same, or for whoever says so now all that is wished for once more.
+local function groups_of(context, row, wish, again)
+  if again and wish.services then return { { services = wish.services, overwrite = wish.overwrite } } end
+  return M.groups(context, row, wish)
+end
+
 -- Assigns, one transaction after the other; none is kept from by another.
-local function assign(context, step, row, wish)
-  local groups, message, code = M.groups(context, row, wish)
+local function assign(context, step, row, wish, again)
+  local groups, message, code = groups_of(context, row, wish, again)
   if not groups then return nil, message, code end
   if #groups == 0 then return object.read(context, row.id) end
   local outcomes, result = {}, nil
@@ -174,8 +180,8 @@ local function wait_for_person(context, row, message, code)
   return object.fields(context, current), message, "pending"
 end
 
-local function run_step(context, step, row, wish)
-  if step.name == "assign-services" then return assign(context, step, row, wish) end
+local function run_step(context, step, row, wish, again)
+  if step.name == "assign-services" then return assign(context, step, row, wish, again) end
   local result, message, code = step.run(arguments_for(step, row.id, wish), context)
   if result == nil and step.name == "complete-request" then
     result, message, code = wait_for_person(context, row, message, code)
@@ -204,13 +210,13 @@ local function forget(context, id)
   return true
 end
 
-local function run_steps(context, steps, row, wish)
+local function run_steps(context, steps, row, wish, again)
   local state, result = row.state, nil
   for i = 2, #steps do
     local step = steps[i]
     if is_ahead(step, row, state, wish) then
       local message, code
-      result, message, code = run_step(context, step, row, wish)
+      result, message, code = run_step(context, step, row, wish, again)
       if result == nil or code then return result, message, code end
       state = step.to
     end
@@ -221,9 +227,10 @@ end
 
 --- Runs the steps that an object has before it; stops where one must wait.
 -- @param steps as flow.steps returns them
+-- @param again whether to assign where it has been already, too
 -- @return fields of the object | fields or nil, message, code, whether nothing is
 --   left to do in spite of that
-function M.go_on(context, steps, id)
+function M.go_on(context, steps, id, again)
   local lock <close>, message, code = generation.lock(context:path("locks", id .. ".workflow"), LOCK_TIMEOUT)
   if not lock then
     if code == "busy" then message = ("another command is working on %d"):format(id) end
@@ -233,18 +240,18 @@ function M.go_on(context, steps, id)
   row, message, code = certificates.get(context.db, id) -- as the other command left it
   if not row then return nil, message, code end
   local result
-  result, message, code = run_steps(context, steps, row, M.of(row))
+  result, message, code = run_steps(context, steps, row, M.of(row), again)
   local is_done, why, what = forget(context, id)
   if is_done == nil and not message then return nil, why, what end
   return result, message, code, is_done
 end
 
 --- Says what going on would do, for a dry run.
-function M.explain(context, steps, row, wish)
+function M.explain(context, steps, row, wish, again)
   local state = row.state
   for i = 2, #steps do
     local step = steps[i]
-    local groups = step.name == "assign-services" and M.groups(context, row, wish)
+    local groups = step.name == "assign-services" and groups_of(context, row, wish, again)
     if is_ahead(step, row, state, wish) and not (groups and #groups == 0) then
       local services = {}
       for j, group in ipairs(groups or {}) do services[j] = table.concat(group.services, ", ") end

@@ -45,8 +45,8 @@ local function resume(args, context, steps)
   ok, message, code = check(context, wanted)
   if ok then ok, message, code = wish.keep(context, row.id, wanted) end
   if not ok then return nil, message, code end
-  if context.dry_run then return wish.explain(context, steps, row, wanted) end
-  return wish.go_on(context, steps, row.id)
+  if context.dry_run then return wish.explain(context, steps, row, wanted, args.services) end
+  return wish.go_on(context, steps, row.id, args.services ~= nil)
 end
 
 -- What a dry run says of the steps that come after new-request.

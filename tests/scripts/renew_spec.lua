@@ -322,6 +322,30 @@ describe("renew", function()
       assert.same({}, deploy.sql(desk.lab, "SELECT * FROM attempts"))
     end)
 
+    it("hands a request that the CA rejected over again, the same one", function()
+      desk:write("site/ca/strict.lua", ([[
+        local M = {}
+        for field, value in pairs(require "ca.local") do M[field] = value end
+        function M.submit(...)
+          if not require("core.file").stat(%q) then return nil, "not today", "rejected" end
+          return require("ca.local").submit(...)
+        end
+        return M]]):format(desk.path .. "/open"))
+      enroll "--services=web"
+      due(1)
+      site(nil, { cas = { internal = { adapter = "strict" } } })
+      local result = desk:run "renew"
+      assert.same({ 1, "rejected" }, { result.status, desk:done("show", "2").state })
+      assert.is_truthy(desk:shown(result.stderr):find("certwright: not today\nrenew and poll try 2 again after TIME\n", 1, true))
+      assert.same({}, (desk:done "renew"))
+      assert.equal(1, desk:run("renew", "1").status)
+      desk:write("open", "")
+      wait_over()
+      assert.same({ 2, { "web" } }, { desk:done("renew")[1].id, desk:done("show", "2").services })
+      assert.equal(2, count())
+      os.remove(desk.path .. "/open")
+    end)
+
     it("renews a revoked certificate that a service still has", function()
       enroll "--services=web"
       enroll "--domain=b.test"
