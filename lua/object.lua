@@ -176,6 +176,21 @@ local function place_of(assignment)
   return ("%s [%s]"):format(shown, assignment.address)
 end
 
+-- What stands below an assignment: why it is not as it should be, when it was
+-- observed if that is not said elsewhere, when it is tried again.
+local function remarks(lines, assignment, columns, latest)
+  if assignment.error ~= json.null then
+    lines[#lines + 1] = text.wrap("  " .. text.escape(assignment.error), columns, 4)
+  end
+  local seen = latest and assignment.observed_at or json.null
+  if seen ~= json.null and seen:sub(1, 16) ~= latest:sub(1, 16) then
+    lines[#lines + 1] = "  last observed " .. seen
+  end
+  if assignment.retry_at ~= json.null then
+    lines[#lines + 1] = ("  renew and poll try again after %s"):format(assignment.retry_at)
+  end
+end
+
 --- Assignments as a table; why one is not as it should be stands below it.
 -- @param list assignments, as in the fields of an object
 -- @param columns the terminal's width, or nil
@@ -190,14 +205,7 @@ function M.assignments(list, columns, ids, latest)
   for i, row in ipairs(ids and rows or {}) do table.insert(row, 1, i == 1 and "ID" or tostring(ids[i - 1])) end
   for line in text.fitted(rows, columns, { text.cut "NAME" }):gmatch "[^\n]+" do
     lines[#lines + 1] = line
-    local why = list[number] and list[number].error or json.null
-    if why ~= json.null then lines[#lines + 1] = text.wrap("  " .. text.escape(why), columns, 4) end
-    local seen = latest and list[number] and list[number].observed_at or json.null
-    if seen ~= json.null and seen:sub(1, 16) ~= latest:sub(1, 16) then
-      lines[#lines + 1] = "  last observed " .. seen
-    end
-    local retry = list[number] and list[number].retry_at or json.null
-    if retry ~= json.null then lines[#lines + 1] = ("  renew and poll try again after %s"):format(retry) end
+    if list[number] then remarks(lines, list[number], columns, latest) end
     number = number + 1
   end
   return table.concat(lines, "\n")
