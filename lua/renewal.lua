@@ -5,6 +5,7 @@
 -- for it.
 
 local attempts = require "attempts"
+local audit = require "audit"
 local certificates = require "certificates"
 local generation = require "core.generation"
 local object = require "object"
@@ -98,7 +99,9 @@ end
 function M.pursue(context, steps, row)
   local before = attempts.of(context.db, row.id)
   if context.dry_run then return { id = row.id, fields = wish.explain(context, steps, row, wish.of(row)) } end
-  local fields, message, code, is_done = wish.go_on(context, steps, row.id)
+  local begun, fields, message, code, is_done
+  begun, message, code = audit.begin(context)
+  if begun then fields, message, code, is_done = wish.go_on(context, steps, row.id) end
   local is_final = code == "rejected" and not wish.of(row).renew -- a person's to submit again
   if message and code ~= "pending" and not is_done and not is_final then
     local next_at = attempts.failed(context.db, row.id, before or 0, message)
@@ -113,6 +116,9 @@ end
 local function renew(context, steps, old, args)
   local row, message, code = successor(context.db, old.id, os.time())
   if row == nil then return nil, message, code end
+  local begun
+  begun, message, code = audit.begin(context)
+  if not begun then return nil, message, code end
   if not row then
     row, message, code = begin(context, steps, old, args)
     if not row then return nil, message, code end

@@ -72,7 +72,7 @@ local function begin(args, context, steps)
   local made
   made, message, code = steps[1].run(args, context)
   if made == nil then return nil, message, code end
-  if context.dry_run then return foresee(context, steps, made, wish) end
+  if context.dry_run then return foresee(context, steps, made, args.wish) end
   context.printed = nil
   return wish.go_on(context, steps, made.id)
 end

@@ -18,7 +18,7 @@ For cron:
   text = object.summary,
 
   run = function(_, context)
-    local db, message, code = context:write()
+    local db, message, code = context:write { unrecorded = true }
     if not db then return nil, message, code end
     context.in_workflow = true
     local steps

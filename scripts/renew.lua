@@ -41,7 +41,7 @@ For cron, once a day or more often:
 
   run = function(args, context)
     if args.reuse_key and not args.cert then return nil, "--reuse-key needs CERT", "usage" end
-    local db, message, code = context:write()
+    local db, message, code = context:write { unrecorded = args.cert == nil }
     if not db then return nil, message, code end
     context.in_workflow = true
     local steps
