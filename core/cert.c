@@ -340,8 +340,9 @@ static const luaL_Reg metamethods[] = {
     {"__eq", l_eq}, {"__gc", l_gc}, {"__tostring", l_tostring}, {NULL, NULL}};
 
 static const luaL_Reg functions[] = {
-    {"chain", cert_chain}, {"issue", cert_issue},   {"open", l_open},
-    {"parse", l_parse},    {"verify", cert_verify}, {NULL, NULL},
+    {"chain", cert_chain}, {"issue", cert_issue}, {"issue_crl", cert_issue_crl},
+    {"open", l_open},      {"parse", l_parse},    {"verify", cert_verify},
+    {NULL, NULL},
 };
 
 int luaopen_core_cert(lua_State *L) {

@@ -61,4 +61,7 @@ int cert_verify(lua_State *L);
 /* issue.c */
 int cert_issue(lua_State *L);
 
+/* crl.c */
+int cert_issue_crl(lua_State *L);
+
 #endif

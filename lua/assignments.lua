@@ -7,16 +7,20 @@ local json = require "json"
 
 local M = {}
 
+-- With each that failed, when it is tried again.
+local ROWS = [[SELECT a.*, t.next_at AS retry_at FROM assignments a
+  LEFT JOIN attempts t ON t.object_id = a.object_id AND a.state = 'failed' ]]
+
 --- The assignments of an object.
 -- @return array of rows | nil, message, code
 function M.of(db, id)
-  return db:rows("SELECT * FROM assignments WHERE object_id = ?1 ORDER BY service, endpoint, address, name", id)
+  return db:rows(ROWS .. "WHERE a.object_id = ?1 ORDER BY service, endpoint, address, name", id)
 end
 
 --- The assignments of all objects.
 -- @return { [object id] = array of rows } | nil, message, code
 function M.by_object(db)
-  local rows, message, code = db:rows "SELECT * FROM assignments ORDER BY object_id, service, endpoint, address, name"
+  local rows, message, code = db:rows(ROWS .. "ORDER BY a.object_id, service, endpoint, address, name")
   if not rows then return nil, message, code end
   local by_id = {}
   for _, row in ipairs(rows) do

@@ -183,6 +183,42 @@ function M.pending(db)
   return read(db, "state IN ('created', 'submitted')", "id")
 end
 
+--- Objects that renew this one, the newest first, but for cancelled ones.
+function M.successors(db, id)
+  return read(db, "replaces = ?1 AND state != 'cancelled'", "id DESC", id)
+end
+
+--- Objects that are to be gone on with: pending at a CA, wanted for more than
+-- they are, or wanted on a service and not there.
+function M.unfinished(db)
+  return read(db, [[state = 'submitted' OR (wish IS NOT NULL AND state != 'cancelled')
+    OR id IN (SELECT object_id FROM assignments WHERE state = 'failed')]], "id")
+end
+
+-- Certificates that renew by themselves when their time has come: those on a
+-- service (a revoked one at once), and those that nothing has replaced.  One
+-- whose key is elsewhere is renewed elsewhere.
+local RENEWED = [[state = 'completed' AND has_private_key = 1 AND (
+  id IN (SELECT object_id FROM assignments WHERE state != 'replaced')
+  OR (revoked_at IS NULL AND NOT EXISTS (SELECT 1 FROM objects AS newer WHERE newer.state = 'completed'
+    AND newer.id > objects.id AND (newer.friendly_name = objects.friendly_name OR newer.replaces = objects.id)))) ]]
+
+--- Certificates that are due to be renewed, the newest first.
+-- @param now epoch seconds
+-- @param id nil, or only this one
+function M.due(db, now, id)
+  return read(db, RENEWED .. "AND (renew_at <= ?1 OR revoked_at IS NOT NULL) AND (?2 IS NULL OR id = ?2)", "id DESC",
+    now, id)
+end
+
+--- The certificate that is due next.
+-- @return { id, friendly_name, renew_at } | nil when there is none
+function M.next_due(db, now)
+  local rows = db:rows("SELECT id, friendly_name, renew_at FROM objects WHERE " .. RENEWED
+    .. "AND renew_at > ?1 AND revoked_at IS NULL ORDER BY renew_at LIMIT 1", now)
+  return rows and rows[1]
+end
+
 -- The wildcard that covers a name: "*" for its left-most label, before at least
 -- two more (RFC 9525, section 6.3).
 local function wildcard_of(name)

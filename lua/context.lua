@@ -86,6 +86,22 @@ function M.who()
   return name
 end
 
+--- Asks a person on a terminal whether to go on; --yes answers.  Elsewhere nobody
+-- is asked.
+-- @param matter what is at stake, a sentence without its end
+-- @param instead what else could be done, or nil
+-- @return true | nil, message, "usage" (nobody to ask) | "refused" (No)
+function M:agree(matter, instead)
+  if self.yes or self.dry_run then return true end
+  instead = instead and "; or " .. instead or ""
+  if not self.terminal then return nil, ("%s; say --yes if that is meant%s"):format(matter, instead), "usage" end
+  tell(matter .. ".")
+  io.stderr:write "Go on? [y/N] "
+  local answer = (io.stdin:read "l" or ""):lower():match "^%s*(.-)%s*$"
+  if answer == "y" or answer == "yes" then return true end
+  return nil, "nothing was done", "refused"
+end
+
 --- A path in the state folder.
 function M:path(...)
   return table.concat({ self.state_dir, ... }, "/")

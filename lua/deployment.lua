@@ -5,6 +5,7 @@
 -- switch on is put back: links, reload, and the old certificate observed.
 
 local assignments = require "assignments"
+local attempts = require "attempts"
 local audit = require "audit"
 local cert = require "core.cert"
 local certificates = require "certificates"
@@ -324,6 +325,7 @@ function M.record(run)
       ok, message, code = certificates.record(db, run.row.id, run.context:who(),
         run.results and "assigned" or "written", service_names(run))
     end
+    if ok then ok, message, code = attempts.settle(db, run.row.id) end
     if ok and run.journal then ok, message, code = assignments.finish(db, run.journal, "committed") end
     if not ok then return nil, message, code end
     return true
@@ -434,6 +436,9 @@ end
 --   | nil, message, code: everything is as before, but for "unobserved" of
 --   places that did not answer before; "unrestored": it could not be put back
 function M.assign(context, row, services, options)
+  if row.revoked_at then
+    return nil, ("cannot assign %d: it was revoked on %s"):format(row.id, text.day(row.revoked_at)), "revoked"
+  end
   local material, message, code = staging.material(context, row)
   if not material then return nil, message, code end
   local run = {

@@ -40,6 +40,12 @@ local function full_name()
   return full and full:find(".", 1, true) and full or name
 end
 
+-- This host's names, full and short: what a self-signed certificate is for when
+-- nobody says.
+local function own_names()
+  return { full_name(), (host.name():match "^[^.]+") }
+end
+
 -- The names that switches ask for.
 local function switched(args, site)
   local list, accepted = {}, site.config.accepted_domains
@@ -64,8 +70,9 @@ local function switched(args, site)
 end
 
 -- The names asked for.  Services give theirs; when the request is made in
--- order to be assigned (`enroll`), only if no others are given.
-local function gather(site, args)
+-- order to be assigned (`enroll`), only if no others are given, and none are to
+-- be the same as before.
+local function gather(site, args, from)
   local list = {}
   if args.common_name then list[1] = args.common_name end
   if args.wildcard then
@@ -78,12 +85,13 @@ local function gather(site, args)
   local asked, message, code = switched(args, site)
   if not asked then return nil, message, code end
   add(list, asked)
-  if #list == 0 or not args.assign then
+  if #list == 0 and not from or not args.assign then
     local served
     served, message, code = service_names(site, args.services or {})
     if not served then return nil, message, code end
     add(list, served)
   end
+  if #list == 0 and args.self_signed and not from then list = own_names() end
   return names.list(list)
 end
 
@@ -227,6 +235,26 @@ local function check_ca(draft, site)
   return blame(draft, site, "ca", message, code)
 end
 
+-- The common name of a certificate from elsewhere may be no domain name.
+local function name_of(row)
+  return row.common_name and names.check(row.common_name)
+end
+
+-- Kinds of keys that can be made; a certificate from elsewhere may have another.
+local KINDS = {
+  ["rsa:2048"] = true, ["rsa:3072"] = true, ["rsa:4096"] = true, ["ec:P-256"] = true, ["ec:P-384"] = true,
+  ed25519 = true,
+}
+
+local function kind_of(args, row)
+  return args.key or (args.reuse_key or KINDS[row.key]) and row.key or nil
+end
+
+-- The CA that a renewal goes to: the one before, as long as the site has it.
+local function ca_of(site, args, row)
+  return args.ca or site.config.cas[row.ca or ""] and row.ca or nil
+end
+
 --- Makes the draft of a request.
 -- @param site as site.lua loads it
 -- @param args the options of new-request, by key
@@ -240,7 +268,7 @@ function M.make(site, args, known)
     config = site.config, local_ca = known.local_ca, services = args.services or {},
     root_domain = args.root_domain, wildcard = args.wildcard or false, decided = {},
   }
-  local domains, message, code = gather(site, args)
+  local domains, message, code = gather(site, args, known.from)
   if not domains then return nil, message, code end
   local from = known.from or {}
   local is_same = #domains == 0 -- a renewal for the same names
@@ -250,16 +278,16 @@ function M.make(site, args, known)
       "usage"
   end
   draft.domains = domains
-  local common_name = args.common_name and domains[1] or is_same and from.common_name or nil
+  local common_name = args.common_name and domains[1] or is_same and name_of(from) or nil
   local steps = {
     function() return extra_domains(draft, site) end,
     function() return decide(draft, site, "common_name", common_name, "string") end,
     function() return common_name_first(draft, site) end,
     function() return decide(draft, site, "friendly_name", args.name or from.friendly_name, "string") end,
     function() return friendly_name(draft, site) end,
-    function() return decide(draft, site, "key", args.key or from.key, "string") end,
+    function() return decide(draft, site, "key", kind_of(args, from), "string") end,
     function() return subject(draft, site, args, known) end,
-    function() return decide(draft, site, "ca", args.ca, "string") end,
+    function() return decide(draft, site, "ca", ca_of(site, args, from), "string") end,
     function() return check_ca(draft, site) end,
     function() return validate(draft, site) end,
   }

@@ -24,11 +24,12 @@ local function wanted_of(context, rows)
   return wanted
 end
 
--- What an assignment is after a look: a failed one stays failed until it is
--- seen; a written one without endpoints is what its files are.
+-- What an assignment is after a look: a failed one stays failed, for the reason
+-- that it had, until it is seen.
 local function judge(row, result, wanted)
   if result.fingerprint then row.observed, row.observed_at = result.fingerprint, result.at end
   local state = observation.state(result, wanted)
+  if row.state == "failed" and row.error and state ~= "observed" then return end
   if row.state ~= "failed" or state == "observed" then row.state = state end
   row.error = observation.difference(result, wanted)
 end

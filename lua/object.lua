@@ -25,6 +25,7 @@ end
 
 local ASSIGNMENT_FIELDS = {
   "server", "service", "endpoint", "address", "name", "desired", "written", "observed", "observed_at", "error", "state",
+  "retry_at",
 }
 
 -- What was said when it was found to be revoked.
@@ -77,7 +78,7 @@ local function assignment_fields(row)
   for _, name in ipairs(ASSIGNMENT_FIELDS) do
     local value = row[name]
     if value == "" then value = nil end
-    if name == "observed_at" then value = text.time(value) end
+    if name:find "_at$" then value = text.time(value) end
     fields[name] = or_null(value)
   end
   return json.object(fields, ASSIGNMENT_FIELDS)
@@ -175,6 +176,21 @@ local function place_of(assignment)
   return ("%s [%s]"):format(shown, assignment.address)
 end
 
+-- What stands below an assignment: why it is not as it should be, when it was
+-- observed if that is not said elsewhere, when it is tried again.
+local function remarks(lines, assignment, columns, latest)
+  if assignment.error ~= json.null then
+    lines[#lines + 1] = text.wrap("  " .. text.escape(assignment.error), columns, 4)
+  end
+  local seen = latest and assignment.observed_at or json.null
+  if seen ~= json.null and seen:sub(1, 16) ~= latest:sub(1, 16) then
+    lines[#lines + 1] = "  last observed " .. seen
+  end
+  if assignment.retry_at ~= json.null then
+    lines[#lines + 1] = ("  renew and poll try again after %s"):format(assignment.retry_at)
+  end
+end
+
 --- Assignments as a table; why one is not as it should be stands below it.
 -- @param list assignments, as in the fields of an object
 -- @param columns the terminal's width, or nil
@@ -189,12 +205,7 @@ function M.assignments(list, columns, ids, latest)
   for i, row in ipairs(ids and rows or {}) do table.insert(row, 1, i == 1 and "ID" or tostring(ids[i - 1])) end
   for line in text.fitted(rows, columns, { text.cut "NAME" }):gmatch "[^\n]+" do
     lines[#lines + 1] = line
-    local why = list[number] and list[number].error or json.null
-    if why ~= json.null then lines[#lines + 1] = text.wrap("  " .. text.escape(why), columns, 4) end
-    local seen = latest and list[number] and list[number].observed_at or json.null
-    if seen ~= json.null and seen:sub(1, 16) ~= latest:sub(1, 16) then
-      lines[#lines + 1] = "  last observed " .. seen
-    end
+    if list[number] then remarks(lines, list[number], columns, latest) end
     number = number + 1
   end
   return table.concat(lines, "\n")
@@ -251,6 +262,19 @@ function M.text(object, context)
   local listed = M.assignments(object.assignments, context.columns and context.columns - 2, nil, latest)
   if latest ~= "" then listed = ("%s\nlast observed %s"):format(listed, latest) end
   return shown .. "\n\nAssignments\n  " .. listed:gsub("\n", "\n  ")
+end
+
+--- One object, or a line of each: what `renew` and `poll` print.
+function M.summary(result, context)
+  if result.id then return M.text(result, context) end
+  if #result == 0 then return "" end
+  local rows = { { "ID", "NAME", "STATE", "STATUS", "UNTIL", "SERVICES" } }
+  for _, object in ipairs(result) do
+    rows[#rows + 1] = { tostring(object.id), text.escape(object.friendly_name), object.state, object.status,
+      object.not_after ~= json.null and object.not_after:sub(1, 10) or "-",
+      #object.services > 0 and table.concat(object.services, ",") or "-" }
+  end
+  return text.fitted(rows, context.columns, { text.drop "STATE", text.cut "NAME", text.cut "SERVICES" })
 end
 
 return M

@@ -3,6 +3,7 @@
 -- certificate again.
 
 local assignments = require "assignments"
+local attempts = require "attempts"
 local audit = require "audit"
 local certificates = require "certificates"
 local generation = require "core.generation"
@@ -117,6 +118,7 @@ local function finish(run, results, outcome, message)
   return db:transaction(function()
     local ok, why, code = true, nil, nil
     if results then ok, why, code = record_failure(run, results, message) end
+    if results and ok then ok, why, code = attempts.begin(db, run.row.id, message) end
     if ok then ok, why, code = certificates.record(db, run.row.id, run.context:who(), outcome, message) end
     if ok then ok, why, code = assignments.finish(db, run.journal, outcome, message) end
     if not ok then return nil, why, code end

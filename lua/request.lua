@@ -8,13 +8,16 @@ local certificates = require "certificates"
 local completion = require "completion"
 local file = require "core.file"
 local flow = require "flow"
+local json = require "json"
 local key = require "core.key"
 local request = require "core.request"
 local text = require "text"
 
 local M = {}
 
-local DAY = 86400
+local DAY, CLOCK = 86400, 300 -- clocks differ by so many seconds
+local ATTRIBUTES = { O = true, OU = true, L = true, ST = true, C = true }
+local LAST = 253402300799 -- the end of the year 9999 (RFC 5280, section 4.1.2.5)
 
 -- The first characters of a text.
 local function cut(name, length)
@@ -59,6 +62,8 @@ local function obtain_key(context, draft, args, from)
   if not args.reuse_key then return make_key(draft) end
   if not from.has_private_key then
     return nil, ("cannot reuse the key of %d: it is not here"):format(from.id), "missing"
+  elseif from.revoked_at then
+    return nil, ("cannot reuse the key of %d: its certificate was revoked"):format(from.id), "revoked"
   end
   return key.open(context:path("keys", from.id .. ".pem"))
 end
@@ -90,20 +95,23 @@ local function write_files(context, id, secret, signed, args, out, written)
   return ok, message, code
 end
 
--- A self-signed certificate from the request, with the days the site gives.
-local function self_sign(context, secret, signed, kind)
+-- A self-signed certificate from the request: for the days that the site gives,
+-- or for as long as the self-signed one that it renews.
+local function self_sign(context, secret, signed, kind, from)
   local site, message, code = context:site()
   if not site then return nil, message, code end
-  local now = os.time()
+  local not_before = os.time() - CLOCK
+  local seconds = site.config.self_signed_days * DAY + CLOCK
+  if from and from.self_signed then seconds = from.not_after - from.not_before end
   return cert.issue {
-    key = secret, request = signed, not_before = now - 300, not_after = now + site.config.self_signed_days * DAY,
+    key = secret, request = signed, not_before = not_before, not_after = math.min(not_before + seconds, LAST),
     key_usage = usage_of(kind), extended_key_usage = { "serverAuth" }, ca = false,
   }
 end
 
 -- What a self-signed object has at once: it never waits for a CA.
-local function complete_self_signed(context, fields, secret, signed, kind)
-  local certificate, message, code = self_sign(context, secret, signed, kind)
+local function complete_self_signed(context, fields, secret, signed, kind, from)
+  local certificate, message, code = self_sign(context, secret, signed, kind, from)
   if not certificate then return nil, message, code end
   local columns
   columns, message, code = completion.columns(context, { certificate })
@@ -113,24 +121,30 @@ local function complete_self_signed(context, fields, secret, signed, kind)
   return true
 end
 
---- The attributes of the subject that an object was asked for with, but for
--- its common name.
+--- The attributes of the subject that an object was asked for with, but for its
+-- common name; of an imported one those in its certificate that a request may
+-- have.
 -- @return table | nil, message, code
 function M.subject(context, row)
   local bytes, message, code = file.read(context:path("requests", row.id .. ".csr"))
-  if not bytes then return nil, message, code end
   local parsed
-  parsed, message, code = request.parse(bytes)
+  if bytes then
+    parsed, message, code = request.parse(bytes)
+  elseif code == "missing" and row.certificate then
+    local list = cert.parse(row.certificate)
+    parsed = list and list[1]
+  end
   if not parsed then return nil, message, code end
   local subject = {}
   for _, part in ipairs(parsed:fields().subject_parts) do
-    if part.type ~= "CN" then subject[part.type] = part.value end
+    if part.type ~= "CN" and (bytes or ATTRIBUTES[part.type]) then subject[part.type] = part.value end
   end
   return subject
 end
 
 --- Makes the key, the request and the object.
--- @param draft as draft.make returns it; args the options of new-request
+-- @param draft as draft.make returns it; args the options of new-request, and
+--   `wish`: what is wanted of the object later
 -- @param from the row that is renewed, or nil
 -- @return id | nil, message, code
 function M.create(context, draft, args, from)
@@ -149,11 +163,12 @@ function M.create(context, draft, args, from)
   local out = args.form == "der" and signed:der() or signed:pem()
   local columns = {
     state = "created", subject = fields.subject, common_name = draft.common_name, key = fields.key,
-    public_key = fields.public_key, exportable = args.exportable or false, ca = draft.ca, replaces = from and from.id,
+    public_key = fields.public_key, exportable = args.exportable or (from and from.exportable) or false, ca = draft.ca,
+    replaces = from and from.id, wish = args.wish and json.compact(args.wish),
   }
   if args.self_signed then
     local ok
-    ok, message, code = complete_self_signed(context, columns, secret, signed, draft.key)
+    ok, message, code = complete_self_signed(context, columns, secret, signed, draft.key, from)
     if not ok then return nil, message, code end
   elseif not args.out then
     context.printed = out

@@ -92,6 +92,16 @@ M.migrations = {
       seq INTEGER NOT NULL,
       hash TEXT NOT NULL)]],
   },
+  {
+    -- What failed and is to be tried again: how often in a row, and when next.
+    [[CREATE TABLE attempts (
+      object_id INTEGER PRIMARY KEY REFERENCES objects (id) ON DELETE CASCADE,
+      failures INTEGER NOT NULL,
+      next_at INTEGER NOT NULL,
+      message TEXT NOT NULL)]],
+    "CREATE INDEX objects_renew_at ON objects (renew_at)",
+    "CREATE INDEX objects_replaces ON objects (replaces)",
+  },
 }
 
 local function version_of(db)

@@ -10,7 +10,7 @@ local text = require "text"
 local M = {}
 
 --- The states from which a request may be submitted; one that was submitted
--- may be submitted again, to the same CA or another.
+-- may be submitted again, to the same CA, if that is meant, or another.
 M.from = { "created", "submitted", "rejected" }
 
 -- What an adapter is told of a request.
@@ -61,16 +61,34 @@ local function submit(context, row, name)
   return { issued = answer.issued, ticket = answer.ticket, advice = answer.advice, ca = name }
 end
 
+--- Whether a person carries requests to the CA of an object: it is never asked.
+function M.by_hand(context, row)
+  local site = context:site()
+  local ca = site and row.ca and site:ca(row.ca)
+  return ca and ca.how.by_hand or false
+end
+
+-- A request that a CA has must not be ordered, and paid for, again by mistake.
+-- To name another CA is to say so.
+local function agree(context, row, name)
+  if row.state ~= "submitted" or context.in_workflow or name and name ~= row.ca then return true end
+  if M.by_hand(context, row) then return true end
+  local question = ("request %d is with the CA '%s' already%s; submitting it again orders another certificate"):format(
+    row.id, text.escape(row.ca), row.ticket and (" (ticket %s)"):format(text.escape(row.ticket)) or "")
+  return context:agree(question, ("ask for the answer with: certwright complete-request %d"):format(row.id))
+end
+
 --- Hands a request to a CA and records that.
 -- @param name the CA's, or nil: the one its draft chose
 -- @return { issued = bool, ticket =, advice =, ca = } | nil, message, code
 function M.submit(context, row, name)
   if row.state == "completed" then
-    return nil, ("%d is completed already; renew it with: certwright new-request --from %d"):format(row.id, row.id),
-      "exists"
+    return nil, ("%d is completed already; renew it with: certwright renew %d"):format(row.id, row.id), "exists"
   elseif not flow.holds(M.from, row.state) then
     return nil, ("cannot submit %d: it was %s"):format(row.id, row.state), "mismatch"
   end
+  local ok, message, code = agree(context, row, name)
+  if not ok then return nil, message, code end
   return flow.locked(context, row.id, function() return submit(context, row, name or row.ca) end)
 end
 

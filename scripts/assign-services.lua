@@ -5,6 +5,7 @@ local assignments = require "assignments"
 local certificates = require "certificates"
 local object = require "object"
 local options = require "options"
+local wish = require "wish"
 
 -- Gives up what the certificate wants but has not.
 local function cancel(args, context, row)
@@ -21,6 +22,9 @@ local function cancel(args, context, row)
       if not n then return nil, why, what end
       count = count + n
     end
+    local unwished, reason, kind = wish.drop(db, row, args.services)
+    if not unwished then return nil, reason, kind end
+    count = count + unwished
     if count > 0 then
       local ok, why, what = certificates.record(db, row.id, context:who(), "assignment cancelled",
         args.services and table.concat(args.services, ", "))

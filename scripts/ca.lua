@@ -1,13 +1,17 @@
 -- ca: the embedded local CA.
 
 local authority = require "ca.local"
+local crl = require "crl"
 local file = require "core.file"
 local flow = require "flow"
 local json = require "json"
+local options = require "options"
 local text = require "text"
 local transfer = require "transfer"
 
 local FIELDS = { "subject", "fingerprint", "not_before", "not_after", "file" }
+local CRL_FIELDS = { "number", "count", "this_update", "next_update", "file" }
+local CRL_DAYS = 7
 
 local function fields_of(root, path)
   local fields = root:fields()
@@ -18,10 +22,10 @@ local function fields_of(root, path)
 end
 
 -- What a dry run prints: nothing was made.
-local function nothing()
+local function nothing(names)
   local fields = {}
-  for _, field in ipairs(FIELDS) do fields[field] = json.null end
-  return json.object(fields, FIELDS)
+  for _, field in ipairs(names) do fields[field] = json.null end
+  return json.object(fields, names)
 end
 
 local function init(_, context)
@@ -41,7 +45,7 @@ local function init(_, context)
       text.escape(authority.common_name(site.config.organization, "root")),
       text.escape(authority.common_name(site.config.organization, "issuing")),
       site.own.organization and (", after 'organization' in '%s'"):format(site.path) or "")
-    return nothing()
+    return nothing(FIELDS)
   end
   context:say("made a root and an issuing CA in %s", context:path "ca")
   context:say("clients must trust the root: certwright ca root --out root.pem")
@@ -71,6 +75,42 @@ local function root(args, context)
   return fields_of(certificate, args.out)
 end
 
+local function write_crl(args, made)
+  local bytes = args.form == "der" and made.der or made.pem
+  return file.write(args.out, bytes, { mode = 420, exclusive = false }) -- 0644
+end
+
+-- The file is written anew each time that the list is published.
+local function crl_command(args, context)
+  if args.form == "der" and not args.out then return nil, "--form der needs --out FILE", "usage" end
+  if (args.days or CRL_DAYS) < 1 then return nil, "--days: the list has to hold for a day at least", "usage" end
+  local certificate, message, code = authority.root(context)
+  if not certificate then return nil, message, code end
+  if context.dry_run then
+    context:say("would make the revocation list of the local CA%s", args.out and ", as " .. args.out or "")
+    return nothing(CRL_FIELDS)
+  end
+  local made
+  made, message, code = crl.issue(context, args.days or CRL_DAYS)
+  if not made then return nil, message, code end
+  if args.out then
+    local ok
+    ok, message, code = write_crl(args, made)
+    if not ok then return nil, message, code end
+    context:say("wrote revocation list %d with %s to %s", made.number, text.count(made.count, "certificate"), args.out)
+  else
+    context.printed = made.pem
+  end
+  return json.object({ number = made.number, count = made.count, this_update = text.time(made.this_update),
+    next_update = text.time(made.next_update), file = args.out or json.null }, CRL_FIELDS)
+end
+
+local function crl_text(fields, context)
+  if context.printed then return context.printed end
+  if fields.number == json.null then return "" end
+  return text.fields { { "Number", fields.number }, { "Revoked", fields.count }, { "Next update", fields.next_update } }
+end
+
 local function summary(fields)
   if fields.subject == json.null then return "" end
   return text.fields { { "Root", text.escape(fields.subject) }, { "SHA-256", fields.fingerprint },
@@ -87,6 +127,17 @@ return {
       options = { { "--out", "write to FILE instead of standard output", argument = "FILE" } },
       run = root,
       text = function(fields, context) return context.printed or summary(fields) end,
+    },
+    crl = {
+      summary = "write the local CA's revocation list",
+      options = {
+        { "--out", "write to FILE, over one that is there, instead of standard output", argument = "FILE" },
+        { "--form", "form of the list", argument = "FORM", choices = { "pem", "der" } },
+        { "--days", ("until the next list is made, at the latest (%d)"):format(CRL_DAYS), argument = "DAYS",
+          convert = options.number },
+      },
+      run = crl_command,
+      text = crl_text,
     },
   },
 }

@@ -7,6 +7,7 @@ local object = require "object"
 local submission = require "submission"
 local text = require "text"
 local unpacking = require "unpacking"
+local wish = require "wish"
 
 local function from_ca(context, row)
   local bytes, message, code = submission.collect(context, row)
@@ -30,6 +31,12 @@ local function plan(context, row, leaf)
   context:say(row.state == "completed" and "would find the chain of %d (%s) anew"
     or "would complete request %d with certificate %s", row.id, leaf:fingerprint())
   return object.fields(context, row)
+end
+
+-- What comes after completing.
+local function next_of(row)
+  if not row.wish then return "certwright assign-services %d --services LIST" end
+  return wish.of(row).renew and "certwright renew %d" or "certwright enroll %d"
 end
 
 -- The request that is named, if it can be completed, or was.
@@ -95,7 +102,7 @@ issued.  For example:
     context:say("request %d is completed: valid until %s, SHA-256 %s", found.id, result.not_after,
       result.fingerprint:sub(1, 16))
     for _, warning in ipairs(result.warnings) do context:warn("%s%s", text.escape(warning.message), cure(warning)) end
-    context:next(found.wish and "certwright enroll %d" or "certwright assign-services %d --services LIST", found.id)
+    context:next(next_of(found), found.id)
     return result
   end,
 }

@@ -1,73 +1,20 @@
 -- enroll: the whole workflow in one go: the steps of scripts/workflow.lua, one
 -- after the other.  Pending at a CA: exit 3, and `enroll ID` goes on later.
 
-local certificates = require "certificates"
 local flow = require "flow"
-local json = require "json"
 local object = require "object"
 local options = require "options"
 local scripts = require "scripts"
-
--- What a step is given: its object, and those of the wishes it knows.
-local function arguments_for(step, id, wish)
-  local args = { id = tostring(id), cert = tostring(id), file = {}, domain = {} }
-  for _, option in ipairs(step.options) do
-    local key = options.key(option)
-    if args[key] == nil then args[key] = wish[key] end
-  end
-  return args
-end
-
--- Whether an object still has a step before it.  A request that has a ticket is
--- with its CA: it is asked there, not handed over a second time.
-local function is_ahead(step, row, state, wish)
-  if not flow.holds(step.from, state) then return false end
-  if step.name == "assign-services" then return wish.services ~= nil end
-  return not (state == step.to and row.ticket and (wish.ca or row.ca) == row.ca)
-end
-
--- Runs the steps that an object has before it; stops where one must wait.
-local function go_on(context, steps, row, wish)
-  local state, result = row.state, nil
-  for i = 2, #steps do
-    local step = steps[i]
-    if is_ahead(step, row, state, wish) then
-      local note, code
-      result, note, code = step.run(arguments_for(step, row.id, wish), context)
-      if code == "pending" then note = ("%s\nto go on then: certwright enroll %d"):format(note, row.id) end
-      if result == nil or code then return result, note, code end
-      state = step.to
-    end
-  end
-  return result or object.read(context, row.id)
-end
+local wish = require "wish"
 
 -- What cannot come true is said before anything is ordered.
-local function check(context, wish)
+local function check(context, wanted)
   local site, message, code = context:site()
   local ok = site
-  if ok and wish.ca then ok, message, code = site:ca(wish.ca) end
-  if ok and wish.services then ok, message, code = site:services(wish.services) end
+  if ok and wanted.ca then ok, message, code = site:ca(wanted.ca) end
+  if ok and wanted.services then ok, message, code = site:services(wanted.services) end
   if not ok then return nil, message, code end
   return true
-end
-
--- Keeps the wish for when the object has to be gone on with.
-local function keep(context, id, wish)
-  if context.dry_run then return true end
-  return certificates.set(context.db, id, { wish = json.compact(wish) })
-end
-
--- What a dry run says: the steps that an object has before it.
-local function explain(context, steps, row, wish)
-  local state = row.state
-  for i = 2, #steps do
-    if is_ahead(steps[i], row, state, wish) then
-      context:say("would run %s", steps[i].name)
-      state = steps[i].to
-    end
-  end
-  return object.fields(context, row)
 end
 
 -- The first option given that only a new request takes.
@@ -89,16 +36,17 @@ local function resume(args, context, steps)
   row, message, code = object.find(db, args.id)
   if not row then return nil, message, code end
   if row.state == "cancelled" then return nil, ("cannot go on with %d: it was cancelled"):format(row.id), "mismatch" end
-  local wish = row.wish and json.decode(row.wish) or {}
+  local wanted = wish.of(row)
   for _, key in ipairs { "ca", "services", "overwrite" } do
-    if args[key] ~= nil then wish[key] = args[key] end
+    if args[key] ~= nil then wanted[key] = args[key] end
   end
+  if args.services then wanted.renew = nil end
   local ok
-  ok, message, code = check(context, wish)
-  if ok then ok, message, code = keep(context, row.id, wish) end
+  ok, message, code = check(context, wanted)
+  if ok then ok, message, code = wish.keep(context, row.id, wanted) end
   if not ok then return nil, message, code end
-  if context.dry_run then return explain(context, steps, row, wish) end
-  return go_on(context, steps, row, wish)
+  if context.dry_run then return wish.explain(context, steps, row, wanted, args.services) end
+  return wish.go_on(context, steps, row.id, args.services ~= nil)
 end
 
 -- What a dry run says of the steps that come after new-request.
@@ -118,18 +66,15 @@ local function foresee(context, steps, made, wanted)
 end
 
 local function begin(args, context, steps)
-  local wish = { ca = args.ca, services = args.services, overwrite = args.overwrite }
-  local ok, message, code = check(context, wish)
+  args.assign, args.wish = true, { ca = args.ca, services = args.services, overwrite = args.overwrite }
+  local ok, message, code = check(context, args.wish)
   if not ok then return nil, message, code end
-  args.assign = true
   local made
   made, message, code = steps[1].run(args, context)
   if made == nil then return nil, message, code end
-  if context.dry_run then return foresee(context, steps, made, wish) end
+  if context.dry_run then return foresee(context, steps, made, args.wish) end
   context.printed = nil
-  ok, message, code = keep(context, made.id, wish)
-  if not ok then return nil, message, code end
-  return go_on(context, steps, assert(certificates.get(context.db, made.id)), wish)
+  return wish.go_on(context, steps, made.id)
 end
 
 -- The options of new-request, and those of the later steps.

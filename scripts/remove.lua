@@ -1,5 +1,5 @@
 -- remove: forgets a request or certificate and deletes its key.  Refused while
--- a service still has it; a pending request needs --yes.
+-- a service still has it; for a pending request there is a question.
 
 local assignments = require "assignments"
 local certificates = require "certificates"
@@ -24,6 +24,13 @@ local function files_of(context, row)
     if file.stat(path) then list[#list + 1] = path end
   end
   return list
+end
+
+-- The certificate that is still to come would be of no use without the key.
+local function agree(context, row)
+  if not flow.holds(completion.from, row.state) then return true end
+  return context:agree(("request %d is pending: removing it deletes the key that its certificate would need"):format(
+    row.id), ("keep its key: certwright cancel %d"):format(row.id))
 end
 
 -- The row goes first: a key without a row is harmless, a row without its key
@@ -57,8 +64,8 @@ return {
     { "cert", "id, friendly name, or 6 or more hex digits of a fingerprint", argument = "CERT" },
   },
   notes = [[
-Refused while a service has it; a pending request needs --yes, for its key
-is lost with it.]],
+Refused while a service has it.  A pending request needs --yes, or a Yes on a
+terminal, for its key is lost with it.]],
   text = function(fields, context) return not context.dry_run and ("removed %d"):format(fields.id) end,
 
   run = function(args, context)
@@ -67,14 +74,11 @@ is lost with it.]],
     local row
     row, message, code = object.find(db, args.cert)
     if not row then return nil, message, code end
-    if flow.holds(completion.from, row.state) and not context.yes and not context.dry_run then
-      return nil, ("request %d is pending: removing it deletes the key that its certificate would need; "
-        .. "say --yes to do so, or cancel it first"):format(row.id), "usage"
-    end
-    local fields
+    local fields, ok
     fields, message, code = object.fields(context, row)
     if not fields then return nil, message, code end
-    local ok
+    ok, message, code = agree(context, row)
+    if not ok then return nil, message, code end
     if context.dry_run then
       ok, message, code = still_assigned(context, row)
       if ok then explain(context, row) end

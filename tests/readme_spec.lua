@@ -196,7 +196,7 @@ describe("README.md:", function()
           follow({ words = words, lines = {} }, 0)
         end
       end
-      assert.equal(desk:done("show", "2").fingerprint, desk.lab:presented(servers.imap.endpoints[1], "mail.contoso.com"))
+      assert.equal(desk:done("show", "3").fingerprint, desk.lab:presented(servers.imap.endpoints[1], "mail.contoso.com"))
     end)
 
     it("end with the exit status that is listed", function()
@@ -226,6 +226,7 @@ describe("README.md:", function()
         help[entry.name] = desk:run("help", entry.name).stdout
       end
       help.ca = help.ca .. desk:run("help", "ca", "init").stdout .. desk:run("help", "ca", "root").stdout
+        .. desk:run("help", "ca", "crl").stdout
     end)
 
     it("`certwright COMMAND` is one", function()

@@ -126,6 +126,11 @@ function M.init(context, subject)
   return root
 end
 
+-- Where its revocation list is published: a URL or several.
+local function places(urls)
+  return type(urls) == "string" and { urls } or urls
+end
+
 local function issue(ca, order, at)
   local issuing, message, code = read_certificate(at.issuing)
   if not issuing then return nil, message, code end
@@ -138,7 +143,7 @@ local function issue(ca, order, at)
   local not_after = math.min(now + (ca.days or LEAF_DAYS) * DAY, issuing:fields().not_after)
   return cert.issue {
     key = signer, issuer = issuing, request = order.request, not_before = now - 300, not_after = not_after,
-    domains = order.domains, emails = {}, uris = {},
+    domains = order.domains, emails = {}, uris = {}, crls = places(ca.crl_url),
     key_usage = usage, extended_key_usage = { "serverAuth" }, ca = false,
   }
 end
@@ -163,6 +168,17 @@ function M.submit(ca, order, context)
   ok, message, code = file.write(("%s/%s.pem"):format(at.issued, serial), certificate:pem() .. bytes, { mode = 420 })
   if not ok then return nil, message, code end
   return { ticket = serial, issued = true }
+end
+
+--- Puts a certificate that it has issued on its revocation list.
+function M.revoke(_, certificate, reason, context)
+  local serial = certificate:fields().serial
+  local issued, message, code = read_certificate(("%s/%s.pem"):format(paths(context).issued, serial))
+  if not issued and code ~= "missing" then return nil, message, code end
+  if issued ~= certificate then
+    return nil, ("the local CA has not issued the certificate with the serial number %s"):format(serial), "missing"
+  end
+  return require("crl").revoke(context, serial, reason)
 end
 
 function M.collect(_, order, context)

@@ -6,6 +6,7 @@
 local M = {}
 
 M.summary = "a person carries the request to the CA and brings back the certificate"
+M.by_hand = true
 
 function M.submit(ca, order, context)
   return {

@@ -9,6 +9,8 @@ return {
   -- The CA to submit to, one of `cas`.  Unset: the local one if `certwright ca
   -- init` has made it, else `manual`.
   ca = nil,
+  -- Where the revocation list of a local CA is published (certwright ca crl):
+  -- cas = { ["local"] = { adapter = "local", crl_url = "http://pki.contoso.com/local.crl" } }
   cas = {
     ["local"] = { adapter = "local" },
     manual = { adapter = "manual" },

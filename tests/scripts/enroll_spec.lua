@@ -154,6 +154,24 @@ describe("enroll", function()
       assert.same({ "web" }, desk:done("enroll", "1").services)
     end)
 
+    it("assigns again what was replaced there, when it is asked to", function()
+      desk.lab:site { services = { web = web.service } }
+      desk:done("ca", "init")
+      local first = desk:done("enroll", "--services", "web").fingerprint
+      local second = desk:done("enroll", "--services", "web").fingerprint
+      desk:done("enroll", "1")
+      assert.equal(second, desk.lab:presented(web.endpoints[1], "www.test"))
+      assert.same({ "web" }, desk:done("enroll", "1", "--services", "web").services)
+      assert.equal(first, desk.lab:presented(web.endpoints[1], "www.test"))
+    end)
+
+    it("takes the names of what it renews, not those of the services", function()
+      desk.lab:site { services = { web = web.service } }
+      desk:done("ca", "init")
+      desk:done("enroll", "--domain", "a.test", "--domain", "www.test")
+      assert.same({ "a.test", "www.test" }, desk:done("enroll", "--from", "1", "--services", "web").domains)
+    end)
+
     it("makes a self-signed certificate and assigns it", function()
       desk.lab:site { services = { web = web.service } }
       local object = desk:done("enroll", "--self-signed", "--services", "web")

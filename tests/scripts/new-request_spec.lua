@@ -479,6 +479,17 @@ describe("new-request", function()
       assert.equal(7, days(desk:done("new-request", "--domain", "a.test", "--self-signed")))
     end)
 
+    it("is for this host, full name and short, where no name is given", function()
+      local object = desk:done("new-request", "--self-signed")
+      local full = assert(process.run { "hostname", "-f" }).stdout:match "^%S+"
+      local short = assert(process.run { "hostname" }).stdout:match "^[^.%s]+"
+      local wanted = full and full:find(".", 1, true) and { full:lower(), short:lower() } or { short:lower() }
+      assert.same({ wanted, wanted[1] }, { object.domains, object.friendly_name })
+      assert.equal(0, desk:run("enroll", "--self-signed").status)
+      desk:refuses(2, "usage", "no name to ask for: give --domain NAME (repeat), --services LIST, or --root-domain D "
+        .. "--wildcard", "new-request")
+    end)
+
     it("that fails leaves nothing", function()
       desk:write("site/policy.lua", "return { renew_at = function() error('no', 0) end }")
       desk:refuses(1, "refused", "renew_at in 'SITE/policy.lua' failed: no", "new-request", "--domain", "a.test",
@@ -489,7 +500,7 @@ describe("new-request", function()
 
     it("asks nobody: there is nothing to submit", function()
       desk:done("new-request", "--domain", "a.test", "--self-signed")
-      desk:refuses(1, "exists", "1 is completed already; renew it with: certwright new-request --from 1",
+      desk:refuses(1, "exists", "1 is completed already; renew it with: certwright renew 1",
         "submit-request", "1")
     end)
   end)

@@ -2,6 +2,7 @@
 
 local here = debug.getinfo(1, "S").source:match "^@(.-)scripts/[^/]*$"
 local Desk = dofile(here .. "support/desk.lua")
+local Terminal = dofile(here .. "support/terminal.lua")
 local file = require "core.file"
 
 describe("remove", function()
@@ -33,7 +34,7 @@ describe("remove", function()
   it("of a pending request needs --yes, of a cancelled one does not", function()
     local id = desk:ask("--domain", "a.test")
     desk:refuses(2, "usage", "request 1 is pending: removing it deletes the key that its certificate would need; say "
-      .. "--yes to do so, or cancel it first", "remove", id)
+      .. "--yes if that is meant; or keep its key: certwright cancel 1", "remove", id)
     assert.is_truthy(file.stat(desk.state .. "/keys/1.pem"))
     desk:done("remove", id, "--yes")
     gone(1)
@@ -41,6 +42,27 @@ describe("remove", function()
     desk:done("cancel", id)
     desk:done("remove", id)
     gone(2)
+  end)
+
+  it("asks about a pending request on a terminal; only Yes removes it", function()
+    local id = desk:ask("--domain", "a.test")
+    local function on_terminal(answer)
+      local terminal <close> = Terminal.new { Desk.program, "--site", desk.site, "--state", desk.state, "remove", id }
+      terminal:expect("request 1 is pending: removing it deletes the key that its certificate would\n *need%.\n"
+        .. "Go on%? %[y/N%]")
+      terminal:type(answer .. "\n")
+      return terminal:ended(), terminal:screen()
+    end
+    for _, answer in ipairs { "", "n", "yess" } do
+      local status, screen = on_terminal(answer)
+      assert.equal(1, status)
+      assert.is_truthy(screen:find("certwright: nothing was done\n", 1, true))
+    end
+    assert.is_truthy(file.stat(desk.state .. "/keys/1.pem"))
+    local status, screen = on_terminal "Y"
+    assert.equal(0, status)
+    assert.is_truthy(screen:find("removed 1\n", 1, true))
+    gone(1)
   end)
 
   it("never frees an id", function()

@@ -112,6 +112,29 @@ describe("submit-request", function()
     end)
   end)
 
+  it("orders again from a CA that has the request only when that is meant", function()
+    adapter([[return { ticket = "order " .. os.time(), issued = false, advice = "wait" }]])
+    local id = desk:ask("--domain", "a.test")
+    local ticket = desk:waits("submit-request", id).ticket
+    local before = desk:snapshot()
+    for _, words in ipairs { {}, { "--ca", "mine" } } do
+      desk:refuses(2, "usage", ("request 1 is with the CA 'mine' already (ticket %s); submitting it again orders another "
+        .. "certificate; say --yes if that is meant; or ask for the answer with: certwright complete-request 1"):format(ticket),
+        "submit-request", id, table.unpack(words))
+    end
+    assert.is_true(before == desk:snapshot())
+    assert.equal("submitted", desk:waits("submit-request", id, "--yes").state)
+    assert.equal("manual", desk:waits("submit-request", id, "--ca", "manual").ca)
+  end)
+
+  it("submits again what was rejected, without a question", function()
+    adapter "return nil, 'never', 'rejected'"
+    local id = desk:ask("--domain", "a.test")
+    desk:refuses(1, "rejected", "never", "submit-request", id)
+    adapter "return { ticket = 'x', advice = 'well' }"
+    assert.equal("submitted", desk:waits("submit-request", id).state)
+  end)
+
   it("takes a CA that the site has", function()
     local id = desk:ask("--domain", "a.test")
     desk:refuses(2, "usage", "there is no CA 'nonesuch' in 'SITE/config.lua'; there are: local, manual",
@@ -123,7 +146,7 @@ describe("submit-request", function()
     desk:done("cancel", id)
     desk:refuses(1, "mismatch", "cannot submit 1: it was cancelled", "submit-request", id)
     desk:done("new-request", "--self-signed", "--domain", "a.test")
-    desk:refuses(1, "exists", "2 is completed already; renew it with: certwright new-request --from 2",
+    desk:refuses(1, "exists", "2 is completed already; renew it with: certwright renew 2",
       "submit-request", "2")
     desk:refuses(1, "missing", "there is no request or certificate 3; see certwright list", "submit-request", "3")
   end)
