@@ -6,14 +6,13 @@
 
 local assignments = require "assignments"
 local cert = require "core.cert"
-local certificates = require "certificates"
-local file = require "core.file"
 local generation = require "core.generation"
 local host = require "core.host"
 local interrupt = require "core.interrupt"
-local json = require "json"
 local observation = require "observation"
+local planning = require "planning"
 local putback = require "putback"
+local recording = require "recording"
 local recovery = require "recovery"
 local servant = require "servant"
 local staging = require "staging"
@@ -24,100 +23,6 @@ local M = {}
 --- Writes the stage that is about to be entered into the journal.
 function M.enter(run, stage)
   return assignments.stage(run.context.db, run.journal, stage)
-end
-
--- Groups services by their folder: what shares one is one unit, with one
--- generation and one reload.
-local function units_of(services)
-  local units, by_dir = {}, {}
-  for _, service in ipairs(services) do
-    local unit = by_dir[service.dir]
-    if not unit then
-      unit = { dir = service.dir, services = {} }
-      by_dir[service.dir] = unit
-      units[#units + 1] = unit
-    end
-    table.insert(unit.services, service)
-  end
-  return units
-end
-
--- A name for a new generation: when, and which certificate.
-local function generation_name(dir, fingerprint)
-  local base = os.date "!%Y%m%dT%H%M%SZ" .. "-" .. fingerprint:sub(1, 8)
-  local name, number = base, 1
-  while file.stat(dir .. "/" .. name) do
-    number = number + 1
-    name = base .. "-" .. number
-  end
-  return name
-end
-
--- The name for the handshake when a service has none of its own.
-local function common_name(fields)
-  for _, name in ipairs { fields.common_name, table.unpack(fields.domains) } do
-    if not name:find("*", 1, true) and not require("names").is_address(name) then return name:lower() end
-  end
-end
-
--- Where and under which names a service is to be observed.
-local function targets_of(run, service)
-  local names, missing, code = staging.names(run.material, service)
-  if not names then return nil, missing, code end
-  for _, name in ipairs(missing) do
-    run.context:warn("the certificate does not cover %s, a name of '%s'", text.escape(name), service.name)
-  end
-  if #names == 0 then names = { (common_name(run.material.fields)) } end
-  local endpoints, message = service.endpoints
-  if not endpoints then
-    endpoints, message, code = service.how.endpoints(service)
-    if not endpoints then return nil, message, code end
-  end
-  if #endpoints == 0 and not run.options.no_observe then
-    return nil, ("no endpoint of '%s' is known: give services.%s.endpoints in the site's config.lua, or --no-observe")
-      :format(service.name, service.name), "usage"
-  end
-  local targets = {}
-  for _, endpoint in ipairs(endpoints) do
-    for i = 1, math.max(1, #names) do
-      targets[#targets + 1] = { service = service.name, endpoint = endpoint, name = names[i] }
-    end
-  end
-  return targets
-end
-
--- Plans what will be done: units, their generations, and the targets.
-local function plan(run)
-  run.units, run.targets = units_of(run.services), {}
-  for _, unit in ipairs(run.units) do
-    unit.new = generation_name(unit.dir, run.material.wanted.fingerprint)
-    local previous, why, what = generation.current(unit.dir, "current")
-    if not previous and what ~= "missing" then return nil, why, what end
-    unit.previous = previous
-    for _, service in ipairs(unit.services) do
-      service.was_running = service.how.pid(service) ~= nil
-      local targets, message, code = targets_of(run, service)
-      if not targets then return nil, message, code end
-      table.move(targets, 1, #targets, #run.targets + 1, run.targets)
-    end
-  end
-  return true
-end
-
--- What recovery needs to know if this process dies.
-local function journal_plan(run)
-  local units = json.array()
-  for i, unit in ipairs(run.units) do
-    local names, running = json.array(), false
-    for j, service in ipairs(unit.services) do
-      names[j] = service.name
-      running = running or service.was_running
-    end
-    units[i] = { dir = unit.dir, new = unit.new, previous = unit.previous, services = names, running = running }
-  end
-  return {
-    units = units, targets = json.array(run.targets), before = run.before, chain = run.material.wanted.chain,
-  }
 end
 
 -- Probes every place as it is, before anything is touched.  From here on a
@@ -163,7 +68,7 @@ local function check_default(run, service)
 end
 
 local function preflight(run)
-  local ok, message, code = staging.check_pair(run.material, common_name(run.material.fields))
+  local ok, message, code = staging.check_pair(run.material, planning.common_name(run.material.fields))
   if not ok then return nil, message, code end
   for _, unit in ipairs(run.units) do
     ok, message, code = staging.check_folder(unit.dir)
@@ -276,58 +181,6 @@ local function observe(run)
   return nil, "not observed: " .. table.concat(lines, "; "), "unobserved"
 end
 
--- The rows of assignments that the results show.
-local function rows_of(run)
-  local rows = {}
-  for _, result in ipairs(run.results or {}) do
-    local wanted = run.material.wanted
-    rows[#rows + 1] = {
-      object_id = run.row.id, service = result.service, endpoint = result.endpoint, address = result.address,
-      name = result.name, server = host.name(), desired = wanted.fingerprint, written = wanted.fingerprint,
-      observed = result.fingerprint, observed_at = result.fingerprint and result.at,
-      error = observation.difference(result, wanted), state = observation.state(result, wanted),
-    }
-  end
-  if run.results then return rows end
-  for _, target in ipairs(#run.targets > 0 and run.targets or run.services) do
-    rows[#rows + 1] = {
-      object_id = run.row.id, service = target.endpoint and target.service or target.name, endpoint = target.endpoint,
-      name = target.endpoint and target.name, server = host.name(), desired = run.material.wanted.fingerprint,
-      written = run.material.wanted.fingerprint, state = "written",
-    }
-  end
-  return rows
-end
-
-local function service_names(run)
-  local names = {}
-  for i, service in ipairs(run.services) do names[i] = service.name end
-  return table.concat(names, ", ")
-end
-
---- Records that a certificate is assigned: rows, journal and history at once.
-function M.record(run)
-  local db = run.context.db
-  return db:transaction(function()
-    local ok, message, code = true, nil, nil
-    for _, service in ipairs(run.services) do
-      if ok then ok, message, code = assignments.drop_wishes(db, run.row.id, service.name) end
-      if ok then ok, message, code = assignments.replace_others(db, run.row.id, service.name) end
-      if ok then ok, message, code = assignments.forget(db, run.row.id, service.name) end
-    end
-    for _, row in ipairs(rows_of(run)) do
-      if ok then ok, message, code = assignments.put(db, row) end
-    end
-    if ok then
-      ok, message, code = certificates.record(db, run.row.id, run.context:who(),
-        run.results and "assigned" or "written", service_names(run))
-    end
-    if ok and run.journal then ok, message, code = assignments.finish(db, run.journal, "committed") end
-    if not ok then return nil, message, code end
-    return true
-  end)
-end
-
 -- Old generations of ours go, also halves that a crash left under hidden names;
 -- the new one, the one before and what was found there stay.
 local function prune(unit)
@@ -340,7 +193,7 @@ local function prune(unit)
 end
 
 local function commit(run)
-  local ok, message, code = M.record(run)
+  local ok, message, code = recording.record(run)
   if not ok then return nil, message, code end
   for _, unit in ipairs(run.units) do pcall(prune, unit) end -- what stays is no harm
   return true
@@ -399,12 +252,12 @@ local function transact(run)
 end
 
 local function begin(run)
-  local ok, message, code = plan(run)
+  local ok, message, code = planning.plan(run)
   if ok then ok, message, code = look_before(run) end
   if not ok then return nil, message, code end
   if is_observed(run) then
     for _, result in ipairs(run.results) do say_observed(run, result) end
-    return run.context.dry_run or M.record(run)
+    return run.context.dry_run or recording.record(run)
   end
   run.results = nil
   if run.context.dry_run then
@@ -418,7 +271,7 @@ local function begin(run)
     return true
   end
   run.journal, message, code = assignments.begin(run.context.db, run.row.id, run.material.wanted.fingerprint,
-    journal_plan(run))
+    planning.journal(run))
   if not run.journal then return nil, message, code end
   interrupt.watch(true) -- to the end: an impatient second Ctrl-C shall not cut the report short
   return transact(run)
@@ -438,7 +291,7 @@ function M.assign(context, row, services, options)
     replaces = row.replaces ~= nil,
   }
   return recovery.alone(context, function()
-    context:say("assigning %d '%s' to %s", row.id, text.escape(row.friendly_name), service_names(run))
+    context:say("assigning %d '%s' to %s", row.id, text.escape(row.friendly_name), planning.service_names(run))
     return begin(run)
   end)
 end

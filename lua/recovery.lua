@@ -106,7 +106,7 @@ local function recover(context, entry)
   local ok, message, code = add_services(run)
   if not ok then return nil, message, code end
   if stage ~= "put back" and switched(run) == #run.units and is_observed(run, stage) then
-    ok, message, code = require("deployment").record(run)
+    ok, message, code = require("recording").record(run)
     if not ok then return nil, message, code end
     context:say("recovered: %s was finished; the new certificate is observed everywhere", what)
     return true
