@@ -5,16 +5,17 @@
 -- switch on is put back: links, reload, and the old certificate observed.
 
 local assignments = require "assignments"
-local cert = require "core.cert"
 local generation = require "core.generation"
 local host = require "core.host"
 local interrupt = require "core.interrupt"
 local observation = require "observation"
+local overwrite = require "overwrite"
 local planning = require "planning"
 local putback = require "putback"
 local recording = require "recording"
 local recovery = require "recovery"
 local servant = require "servant"
+local sni = require "sni"
 local staging = require "staging"
 local text = require "text"
 
@@ -31,7 +32,7 @@ end
 local function look_before(run)
   run.before = {}
   if run.options.no_observe then return true end
-  local places = {}
+  local places, kept = {}, planning.kept(run)
   for i, result in ipairs(observation.look(run.targets)) do
     if result.step == "url" then return nil, text.escape(result.error), "usage" end
     if result.error then
@@ -39,7 +40,8 @@ local function look_before(run)
     else
       run.before[observation.key(result)] = { fingerprint = result.fingerprint, chain = result.chain }
     end
-    places[i] = { service = result.service, endpoint = result.endpoint, name = result.name, address = result.address }
+    places[i] = { service = result.service, endpoint = result.endpoint, name = result.name or "",
+      address = result.address, kept = kept(result) or nil }
   end
   run.targets = places
   return true
@@ -49,22 +51,17 @@ end
 local function check_configuration(service)
   local settings, message, code = service.how.settings(service)
   if not settings then return nil, message, code end
-  if settings.uses_current then return true end
-  return nil, ("the configuration of '%s' does not name %s/current/; put this into %s:\n\n  %s\n\n"
-    .. "or let certwright do it: certwright adopt %s"):format(service.name, service.dir,
-    settings.where or "its configuration", table.concat(settings.lines, "\n  "), service.name), "missing"
-end
-
--- *Overwrite the existing default SMTP certificate?*
-local function check_default(run, service)
-  if not service.how.default or run.options.overwrite or run.context.yes or run.replaces then return true end
-  if generation.current(service.dir, "current") == staging.STAND_IN then return true end
-  local existing = service.how.default(service)
-  local list = existing and cert.open(existing.certificate)
-  local there = list and list[1]:fingerprint()
-  if not there or there == run.material.wanted.fingerprint then return true end
-  return nil, ("'%s' has a default certificate already (%s): say --overwrite to replace it with %s"):format(
-    service.name, there:sub(1, 16), run.material.wanted.fingerprint:sub(1, 16)), "usage"
+  local told = "the configuration of '%s' does not name %s; %s:\n\n  %s\n\n"
+    .. "or let certwright do it: certwright adopt %s"
+  if not settings.uses_current then
+    return nil, told:format(service.name, service.dir .. "/current/",
+      "put this into " .. (settings.where or "its configuration"), table.concat(settings.lines, "\n  "), service.name),
+      "missing"
+  elseif service.sni and not settings.uses_sni then
+    return nil, told:format(service.name, "what is presented beside its default certificate", "run",
+      settings.sni_command, service.name), "missing"
+  end
+  return true
 end
 
 local function preflight(run)
@@ -75,9 +72,18 @@ local function preflight(run)
     if not ok then return nil, message, code end
     for _, service in ipairs(unit.services) do
       ok, message, code = check_configuration(service)
-      if ok then ok, message, code = check_default(run, service) end
       if not ok then return nil, message, code end
     end
+  end
+  return true
+end
+
+-- Whether every unit's current generation holds the certificate where it should.
+local function is_written(run)
+  for _, unit in ipairs(run.units) do
+    local folder, fingerprint = unit.dir .. "/current", run.material.wanted.fingerprint
+    if unit.sni and not sni.holds(folder, fingerprint) then return false end
+    if not unit.sni and (staging.written(folder) ~= fingerprint or sni.holds(folder, fingerprint)) then return false end
   end
   return true
 end
@@ -85,18 +91,16 @@ end
 -- Whether nothing is left to do: every place shows the certificate, and every
 -- unit's current generation holds it.
 local function is_observed(run)
-  if run.options.no_observe or #run.targets == 0 then return false end
-  for _, unit in ipairs(run.units) do
-    if staging.written(unit.dir .. "/current") ~= run.material.wanted.fingerprint then return false end
-  end
+  if run.options.no_observe or #run.targets == 0 or not is_written(run) then return false end
+  local wanted = planning.wanted(run)
   run.results = observation.look(run.targets)
   for _, result in ipairs(run.results) do
-    if observation.difference(result, run.material.wanted) then return false end
+    if wanted(result) and observation.difference(result, wanted(result)) then return false end
   end
   -- once proves nothing: a server may be in the middle of handing over
   local good
-  run.results, good = observation.wait(run.targets, function() return run.material.wanted end,
-    function() return true end, observation.timeouts(run.services))
+  run.results, good = observation.wait(run.targets, wanted, function() return true end,
+    observation.timeouts(run.services))
   return good
 end
 
@@ -111,7 +115,9 @@ local function each_unit(run, verb, work)
 end
 
 local function stage(run)
-  return each_unit(run, "stage", function(_, unit) return staging.write(unit, run.material) end)
+  return each_unit(run, "stage", function(_, unit)
+    return staging.write(unit, unit.default or run.material)
+  end)
 end
 
 local function switch(run)
@@ -165,17 +171,18 @@ end
 local function observe(run)
   if run.options.no_observe then return true end
   local good
-  run.results, good = observation.wait(run.targets, function() return run.material.wanted end,
+  local wanted = planning.wanted(run)
+  run.results, good = observation.wait(run.targets, wanted,
     function(result) return run.before[observation.key(result)] ~= nil end, observation.timeouts(run.services))
   if good then
     for _, result in ipairs(run.results) do
-      if not observation.difference(result, run.material.wanted) then say_observed(run, result) end
+      if wanted(result) and not observation.difference(result, wanted(result)) then say_observed(run, result) end
     end
     return true
   end
   local lines = {}
   for _, result in ipairs(run.results) do
-    local why = observation.difference(result, run.material.wanted)
+    local why = wanted(result) and observation.difference(result, wanted(result))
     if why then lines[#lines + 1] = ("%s: %s"):format(observation.describe(result), text.escape(why)) end
   end
   return nil, "not observed: " .. table.concat(lines, "; "), "unobserved"
@@ -212,9 +219,9 @@ M.stages = {
 }
 
 local function unreachable(run)
-  local lines = {}
+  local lines, wanted = {}, planning.wanted(run)
   for _, result in ipairs(run.results or {}) do
-    if observation.difference(result, run.material.wanted) then
+    if wanted(result) and observation.difference(result, wanted(result)) then
       lines[#lines + 1] = observation.describe(result)
     end
   end
@@ -279,7 +286,9 @@ end
 
 --- Assigns a completed certificate to services, all or nothing.
 -- @param row the object; services as site:services returns them
--- @param options { overwrite =, no_observe = } each optional
+-- @param options { overwrite =, no_overwrite =, no_observe = } each optional, and
+--   ask = function(service, existing certificate, new one) -> whether to
+--   overwrite it | nil, message, code; without it nobody is asked
 -- @return true when it was observed everywhere (or written, with no_observe)
 --   | nil, message, code: everything is as before, but for "unobserved" of
 --   places that did not answer before; "unrestored": it could not be put back
@@ -288,8 +297,10 @@ function M.assign(context, row, services, options)
   if not material then return nil, message, code end
   local run = {
     context = context, row = row, services = services, options = options, material = material,
-    replaces = row.replaces ~= nil,
   }
+  local ok
+  ok, message, code = overwrite.ask(run)
+  if not ok then return nil, message, code end
   return recovery.alone(context, function()
     context:say("assigning %d '%s' to %s", row.id, text.escape(row.friendly_name), planning.service_names(run))
     return begin(run)

@@ -85,6 +85,11 @@ M.migrations = {
       detail TEXT)]],
     "CREATE INDEX history_object ON history (object_id)",
   },
+  {
+    -- 1: the certificate stands beside the service's default one, for the
+    -- clients that ask for its names.
+    "ALTER TABLE assignments ADD COLUMN sni INTEGER NOT NULL DEFAULT 0 CHECK (sni IN (0, 1))",
+  },
 }
 
 local function version_of(db)

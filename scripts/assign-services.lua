@@ -61,6 +61,7 @@ return {
     { "cert", "id, friendly name, or 6 or more hex digits of a fingerprint", argument = "CERT" },
     { "--services", "the services, as config.lua names them", argument = "A,B", convert = options.list },
     { "--overwrite", "replace an existing default SMTP certificate" },
+    { "--no-overwrite", "leave it; present this one for its own names (SNI)" },
     { "--no-observe", "record it as written, do not look at the endpoints" },
     { "--cancel", "give up wanting it where it could not be assigned" },
   },
@@ -88,6 +89,7 @@ should be.  For example:
     local services
     services, message, code = wanted_services(args, context, site, row)
     if not services then return nil, message, code end
+    if context.terminal then args.ask = require("pages.overwrite").ask(context) end
     local ok
     ok, message, code = require("deployment").assign(context, row, services, args)
     if not ok then return nil, message, code end

@@ -90,7 +90,7 @@ local function resume(args, context, steps)
   if not row then return nil, message, code end
   if row.state == "cancelled" then return nil, ("cannot go on with %d: it was cancelled"):format(row.id), "mismatch" end
   local wish = row.wish and json.decode(row.wish) or {}
-  for _, key in ipairs { "ca", "services", "overwrite" } do
+  for _, key in ipairs { "ca", "services", "overwrite", "no_overwrite" } do
     if args[key] ~= nil then wish[key] = args[key] end
   end
   local ok
@@ -102,7 +102,8 @@ local function resume(args, context, steps)
 end
 
 local function begin(args, context, steps)
-  local wish = { ca = args.ca, services = args.services, overwrite = args.overwrite }
+  local wish = { ca = args.ca, services = args.services, overwrite = args.overwrite,
+    no_overwrite = args.no_overwrite }
   local ok, message, code = check(context, wish)
   if not ok then return nil, message, code end
   args.assign = true
@@ -130,6 +131,7 @@ local function declared()
   end
   list[#list + 1] = { "--ca", "the CA, as config.lua names it", argument = "NAME" }
   list[#list + 1] = { "--overwrite", "replace an existing default SMTP certificate" }
+  list[#list + 1] = { "--no-overwrite", "leave it; present this one for its own names (SNI)" }
   return list
 end
 
