@@ -127,7 +127,9 @@ static const char *set_probe(lua_State *L, struct probe *p, const char **code) {
   if (text != NULL && !endpoint_address(text, &p->address, &p->address_length))
     return "the address to use is not an IP address";
   text = lua_tolstring(L, -1, &length);
-  if (text != NULL && !endpoint_name(p->endpoint.name, text, length))
+  if (text != NULL && length == 0)
+    p->endpoint.name[0] = '\0';
+  else if (text != NULL && !endpoint_name(p->endpoint.name, text, length))
     return "the name to ask for is not a DNS name";
   return NULL;
 }
@@ -220,9 +222,9 @@ static void push_result(lua_State *L, struct probe *p) {
  * probe.run(endpoints[, { name=, timeout=, concurrency=, staple= }]) -> results
  * Each endpoint is a URL (https, smtp, smtps, imap, imaps, pop3, pop3s) or
  * { endpoint=URL, name=, address=IP address instead of a look-up }.  name is
- * the server name to ask for (the URL's host; none for an address), timeout
- * the seconds of one step (30), concurrency how many go on at once (64), staple
- * whether an OCSP response is asked for.
+ * the server name to ask for (the URL's host; none for an address; "" for none
+ * at all), timeout the seconds of one step (30), concurrency how many go on at
+ * once (64), staple whether an OCSP response is asked for.
  *
  * One result for each endpoint and address, in their order, { index
  * (which endpoint), endpoint, address, name } with { fingerprint (SHA-256 of

@@ -8,6 +8,7 @@ local assignments = require "assignments"
 local cert = require "core.cert"
 local file = require "core.file"
 local generation = require "core.generation"
+local json = require "json"
 local key = require "core.key"
 local recovery = require "recovery"
 local servant = require "servant"
@@ -68,10 +69,22 @@ local function seed(context, service, settings)
   return ok, message, code
 end
 
-local function take_back(context, service, record, message, code)
-  local ok, why = service.how.undo(service, record)
+-- What was changed in a service's configuration so far, the last first.
+local function records_of(context, service)
+  local record, message, code = assignments.adoption(context.db, service.name)
+  if not record and message and code then return nil, message, code end
+  return record and record.records or {}
+end
+
+local function remember(context, service, records)
+  local record = #records > 0 and { records = json.array(records) } or nil
+  return assignments.remember_adoption(context.db, service.name, record)
+end
+
+local function take_back(context, service, records, message, code)
+  local ok, why = service.how.undo(service, table.remove(records, 1))
   if not ok then return nil, ("%s; and it could not be undone: %s"):format(message, why), "unrestored" end
-  assignments.remember_adoption(context.db, service.name, nil)
+  remember(context, service, records)
   servant.reload { services = { service } }
   return nil, message .. "; the configuration is as before", code
 end
@@ -89,29 +102,37 @@ end
 local function adopt(context, service)
   local settings, message, code = service.how.settings(service)
   if not settings then return nil, message, code end
-  if settings.uses_current then
+  local is_there = generation.current(service.dir, "current")
+  if settings.uses_current and (settings.uses_sni ~= false or not is_there) then
     context:say("'%s' names %s/current/ already", service.name, service.dir)
     return true
   end
   if context.dry_run then
-    context:say("would have '%s' name %s/current/: in %s:\n  %s", service.name, service.dir,
-      settings.where or "its configuration", table.concat(settings.lines, "\n  "))
+    if not settings.uses_current then
+      context:say("would have '%s' name %s/current/: in %s:\n  %s", service.name, service.dir,
+        settings.where or "its configuration", table.concat(settings.lines, "\n  "))
+    end
+    if settings.sni_command then context:say("would run:\n  %s", settings.sni_command) end
     return explain(context, service, settings)
   end
   local ok
   ok, message, code = seed(context, service, settings)
   if not ok then return nil, message, code end
+  local records
+  records, message, code = records_of(context, service)
+  if not records then return nil, message, code end
   local record
   record, message, code = service.how.adopt(service)
   if not record then return nil, message, code end
-  ok, message, code = assignments.remember_adoption(context.db, service.name, record)
-  if not ok then return take_back(context, service, record, message, code) end
+  table.insert(records, 1, record)
+  ok, message, code = remember(context, service, records)
+  if not ok then return take_back(context, service, records, message, code) end
   local unit = { dir = service.dir, services = { service } }
   ok, message, code = servant.check(unit)
-  if not ok then return take_back(context, service, record, message, code) end
+  if not ok then return take_back(context, service, records, message, code) end
   if service.how.pid(service) then
     ok, message, code = servant.reload(unit)
-    if not ok then return take_back(context, service, record, message, code) end
+    if not ok then return take_back(context, service, records, message, code) end
   end
   context:say("'%s' now names %s/current/", service.name, service.dir)
   context:say("to undo: certwright adopt %s --undo", service.name)
@@ -119,9 +140,9 @@ local function adopt(context, service)
 end
 
 local function undo(context, service)
-  local record, message, code = assignments.adoption(context.db, service.name)
-  if not record then
-    if message then return nil, message, code end
+  local records, message, code = records_of(context, service)
+  if not records then return nil, message, code end
+  if #records == 0 then
     return nil, ("there is nothing to undo: '%s' was not adopted by certwright"):format(service.name), "missing"
   end
   if context.dry_run then
@@ -129,10 +150,11 @@ local function undo(context, service)
     return true
   end
   local ok
-  ok, message, code = service.how.undo(service, record)
-  if not ok then return nil, message, code end
-  ok, message, code = assignments.remember_adoption(context.db, service.name, nil)
-  if not ok then return nil, message, code end
+  while #records > 0 do
+    ok, message, code = service.how.undo(service, table.remove(records, 1))
+    if ok then ok, message, code = remember(context, service, records) end
+    if not ok then return nil, message, code end
+  end
   local unit = { dir = service.dir, services = { service } }
   ok, message, code = servant.check(unit)
   if ok and service.how.pid(service) then ok, message, code = servant.reload(unit) end

@@ -55,12 +55,14 @@ end
 
 --- Writes one assignment, over the one that stands for the same place.
 -- @param row { object_id, service, endpoint, address, name, server, desired,
---   written, observed, observed_at, error, state }
+--   written, observed, observed_at, error, state, sni = 1 for a certificate that
+--   is beside the service's default one }
 function M.put(db, row)
   return db:run([[INSERT OR REPLACE INTO assignments (object_id, service, endpoint, address, name, server, desired,
-    written, observed, observed_at, error, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)]],
+    written, observed, observed_at, error, state, sni)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)]],
     row.object_id, row.service, row.endpoint or "", row.address or "", row.name or "", row.server, row.desired,
-    row.written, row.observed, row.observed_at, row.error, row.state)
+    row.written, row.observed, row.observed_at, row.error, row.state, row.sni or 0)
 end
 
 --- Forgets the rows of one object on a service, before new ones are written.
@@ -68,16 +70,17 @@ function M.forget(db, id, service)
   return db:run("DELETE FROM assignments WHERE object_id = ?1 AND service = ?2", id, service)
 end
 
---- Marks what other objects had on a service as replaced.
+--- Marks what other objects had on a service as its default as replaced.
 function M.replace_others(db, id, service)
   return db:run([[UPDATE assignments SET state = 'replaced'
-    WHERE service = ?1 AND object_id != ?2 AND state != 'replaced']], service, id)
+    WHERE service = ?1 AND object_id != ?2 AND state != 'replaced' AND sni = 0]], service, id)
 end
 
---- Drops what other objects merely wanted on a service: a wish that failed is
--- overridden by the next one.
+--- Drops what other objects merely wanted to be on a service, its default: a
+-- wish that failed is overridden by the next one.
 function M.drop_wishes(db, id, service)
-  return db:run("DELETE FROM assignments WHERE service = ?1 AND object_id != ?2 AND state = 'failed'", service, id)
+  return db:run([[DELETE FROM assignments
+    WHERE service = ?1 AND object_id != ?2 AND state = 'failed' AND sni = 0]], service, id)
 end
 
 --- Cancels what an object wants but has not: its failed assignments.

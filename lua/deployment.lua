@@ -5,19 +5,17 @@
 -- switch on is put back: links, reload, and the old certificate observed.
 
 local assignments = require "assignments"
-local attempts = require "attempts"
-local audit = require "audit"
-local cert = require "core.cert"
-local certificates = require "certificates"
-local file = require "core.file"
 local generation = require "core.generation"
 local host = require "core.host"
 local interrupt = require "core.interrupt"
-local json = require "json"
 local observation = require "observation"
+local overwrite = require "overwrite"
+local planning = require "planning"
 local putback = require "putback"
+local recording = require "recording"
 local recovery = require "recovery"
 local servant = require "servant"
+local sni = require "sni"
 local staging = require "staging"
 local text = require "text"
 
@@ -28,107 +26,13 @@ function M.enter(run, stage)
   return assignments.stage(run.context.db, run.journal, stage)
 end
 
--- Groups services by their folder: what shares one is one unit, with one
--- generation and one reload.
-local function units_of(services)
-  local units, by_dir = {}, {}
-  for _, service in ipairs(services) do
-    local unit = by_dir[service.dir]
-    if not unit then
-      unit = { dir = service.dir, services = {} }
-      by_dir[service.dir] = unit
-      units[#units + 1] = unit
-    end
-    table.insert(unit.services, service)
-  end
-  return units
-end
-
--- A name for a new generation: when, and which certificate.
-local function generation_name(dir, fingerprint)
-  local base = os.date "!%Y%m%dT%H%M%SZ" .. "-" .. fingerprint:sub(1, 8)
-  local name, number = base, 1
-  while file.stat(dir .. "/" .. name) do
-    number = number + 1
-    name = base .. "-" .. number
-  end
-  return name
-end
-
--- The name for the handshake when a service has none of its own.
-local function common_name(fields)
-  for _, name in ipairs { fields.common_name, table.unpack(fields.domains) } do
-    if not name:find("*", 1, true) and not require("names").is_address(name) then return name:lower() end
-  end
-end
-
--- Where and under which names a service is to be observed.
-local function targets_of(run, service)
-  local names, missing, code = staging.names(run.material, service)
-  if not names then return nil, missing, code end
-  for _, name in ipairs(missing) do
-    run.context:warn("the certificate does not cover %s, a name of '%s'", text.escape(name), service.name)
-  end
-  if #names == 0 then names = { (common_name(run.material.fields)) } end
-  local endpoints, message = service.endpoints
-  if not endpoints then
-    endpoints, message, code = service.how.endpoints(service)
-    if not endpoints then return nil, message, code end
-  end
-  if #endpoints == 0 and not run.options.no_observe then
-    return nil, ("no endpoint of '%s' is known: give services.%s.endpoints in the site's config.lua, or --no-observe")
-      :format(service.name, service.name), "usage"
-  end
-  local targets = {}
-  for _, endpoint in ipairs(endpoints) do
-    for i = 1, math.max(1, #names) do
-      targets[#targets + 1] = { service = service.name, endpoint = endpoint, name = names[i] }
-    end
-  end
-  return targets
-end
-
--- Plans what will be done: units, their generations, and the targets.
-local function plan(run)
-  run.units, run.targets = units_of(run.services), {}
-  for _, unit in ipairs(run.units) do
-    unit.new = generation_name(unit.dir, run.material.wanted.fingerprint)
-    local previous, why, what = generation.current(unit.dir, "current")
-    if not previous and what ~= "missing" then return nil, why, what end
-    unit.previous = previous
-    for _, service in ipairs(unit.services) do
-      service.was_running = service.how.pid(service) ~= nil
-      local targets, message, code = targets_of(run, service)
-      if not targets then return nil, message, code end
-      table.move(targets, 1, #targets, #run.targets + 1, run.targets)
-    end
-  end
-  return true
-end
-
--- What recovery needs to know if this process dies.
-local function journal_plan(run)
-  local units = json.array()
-  for i, unit in ipairs(run.units) do
-    local names, running = json.array(), false
-    for j, service in ipairs(unit.services) do
-      names[j] = service.name
-      running = running or service.was_running
-    end
-    units[i] = { dir = unit.dir, new = unit.new, previous = unit.previous, services = names, running = running }
-  end
-  return {
-    units = units, targets = json.array(run.targets), before = run.before, chain = run.material.wanted.chain,
-  }
-end
-
 -- Probes every place as it is, before anything is touched.  From here on a
 -- place is the address that was found: what a resolver says later changes
 -- nothing.
 local function look_before(run)
   run.before = {}
   if run.options.no_observe then return true end
-  local places = {}
+  local places, kept = {}, planning.kept(run)
   for i, result in ipairs(observation.look(run.targets)) do
     if result.step == "url" then return nil, text.escape(result.error), "usage" end
     if result.error then
@@ -136,7 +40,8 @@ local function look_before(run)
     else
       run.before[observation.key(result)] = { fingerprint = result.fingerprint, chain = result.chain }
     end
-    places[i] = { service = result.service, endpoint = result.endpoint, name = result.name, address = result.address }
+    places[i] = { service = result.service, endpoint = result.endpoint, name = result.name or "",
+      address = result.address, kept = kept(result) or nil }
   end
   run.targets = places
   return true
@@ -146,35 +51,39 @@ end
 local function check_configuration(service)
   local settings, message, code = service.how.settings(service)
   if not settings then return nil, message, code end
-  if settings.uses_current then return true end
-  return nil, ("the configuration of '%s' does not name %s/current/; put this into %s:\n\n  %s\n\n"
-    .. "or let certwright do it: certwright adopt %s"):format(service.name, service.dir,
-    settings.where or "its configuration", table.concat(settings.lines, "\n  "), service.name), "missing"
-end
-
--- *Overwrite the existing default SMTP certificate?*
-local function check_default(run, service)
-  if not service.how.default or run.options.overwrite or run.context.yes or run.replaces then return true end
-  if generation.current(service.dir, "current") == staging.STAND_IN then return true end
-  local existing = service.how.default(service)
-  local list = existing and cert.open(existing.certificate)
-  local there = list and list[1]:fingerprint()
-  if not there or there == run.material.wanted.fingerprint then return true end
-  return nil, ("'%s' has a default certificate already (%s): say --overwrite to replace it with %s"):format(
-    service.name, there:sub(1, 16), run.material.wanted.fingerprint:sub(1, 16)), "usage"
+  local told = "the configuration of '%s' does not name %s; %s:\n\n  %s\n\n"
+    .. "or let certwright do it: certwright adopt %s"
+  if not settings.uses_current then
+    return nil, told:format(service.name, service.dir .. "/current/",
+      "put this into " .. (settings.where or "its configuration"), table.concat(settings.lines, "\n  "), service.name),
+      "missing"
+  elseif service.sni and not settings.uses_sni then
+    return nil, told:format(service.name, "what is presented beside its default certificate", "run",
+      settings.sni_command, service.name), "missing"
+  end
+  return true
 end
 
 local function preflight(run)
-  local ok, message, code = staging.check_pair(run.material, common_name(run.material.fields))
+  local ok, message, code = staging.check_pair(run.material, planning.common_name(run.material.fields))
   if not ok then return nil, message, code end
   for _, unit in ipairs(run.units) do
     ok, message, code = staging.check_folder(unit.dir)
     if not ok then return nil, message, code end
     for _, service in ipairs(unit.services) do
       ok, message, code = check_configuration(service)
-      if ok then ok, message, code = check_default(run, service) end
       if not ok then return nil, message, code end
     end
+  end
+  return true
+end
+
+-- Whether every unit's current generation holds the certificate where it should.
+local function is_written(run)
+  for _, unit in ipairs(run.units) do
+    local folder, fingerprint = unit.dir .. "/current", run.material.wanted.fingerprint
+    if unit.sni and not sni.holds(folder, fingerprint) then return false end
+    if not unit.sni and (staging.written(folder) ~= fingerprint or sni.holds(folder, fingerprint)) then return false end
   end
   return true
 end
@@ -182,18 +91,16 @@ end
 -- Whether nothing is left to do: every place shows the certificate, and every
 -- unit's current generation holds it.
 local function is_observed(run)
-  if run.options.no_observe or #run.targets == 0 then return false end
-  for _, unit in ipairs(run.units) do
-    if staging.written(unit.dir .. "/current") ~= run.material.wanted.fingerprint then return false end
-  end
+  if run.options.no_observe or #run.targets == 0 or not is_written(run) then return false end
+  local wanted = planning.wanted(run)
   run.results = observation.look(run.targets)
   for _, result in ipairs(run.results) do
-    if observation.difference(result, run.material.wanted) then return false end
+    if wanted(result) and observation.difference(result, wanted(result)) then return false end
   end
   -- once proves nothing: a server may be in the middle of handing over
   local good
-  run.results, good = observation.wait(run.targets, function() return run.material.wanted end,
-    function() return true end, observation.timeouts(run.services))
+  run.results, good = observation.wait(run.targets, wanted, function() return true end,
+    observation.timeouts(run.services))
   return good
 end
 
@@ -208,7 +115,9 @@ local function each_unit(run, verb, work)
 end
 
 local function stage(run)
-  return each_unit(run, "stage", function(_, unit) return staging.write(unit, run.material) end)
+  return each_unit(run, "stage", function(_, unit)
+    return staging.write(unit, unit.default or run.material)
+  end)
 end
 
 local function switch(run)
@@ -262,74 +171,21 @@ end
 local function observe(run)
   if run.options.no_observe then return true end
   local good
-  run.results, good = observation.wait(run.targets, function() return run.material.wanted end,
+  local wanted = planning.wanted(run)
+  run.results, good = observation.wait(run.targets, wanted,
     function(result) return run.before[observation.key(result)] ~= nil end, observation.timeouts(run.services))
   if good then
     for _, result in ipairs(run.results) do
-      if not observation.difference(result, run.material.wanted) then say_observed(run, result) end
+      if wanted(result) and not observation.difference(result, wanted(result)) then say_observed(run, result) end
     end
     return true
   end
   local lines = {}
   for _, result in ipairs(run.results) do
-    local why = observation.difference(result, run.material.wanted)
+    local why = wanted(result) and observation.difference(result, wanted(result))
     if why then lines[#lines + 1] = ("%s: %s"):format(observation.describe(result), text.escape(why)) end
   end
   return nil, "not observed: " .. table.concat(lines, "; "), "unobserved"
-end
-
--- The rows of assignments that the results show.
-local function rows_of(run)
-  local rows = {}
-  for _, result in ipairs(run.results or {}) do
-    local wanted = run.material.wanted
-    rows[#rows + 1] = {
-      object_id = run.row.id, service = result.service, endpoint = result.endpoint, address = result.address,
-      name = result.name, server = host.name(), desired = wanted.fingerprint, written = wanted.fingerprint,
-      observed = result.fingerprint, observed_at = result.fingerprint and result.at,
-      error = observation.difference(result, wanted), state = observation.state(result, wanted),
-    }
-  end
-  if run.results then return rows end
-  for _, target in ipairs(#run.targets > 0 and run.targets or run.services) do
-    rows[#rows + 1] = {
-      object_id = run.row.id, service = target.endpoint and target.service or target.name, endpoint = target.endpoint,
-      name = target.endpoint and target.name, server = host.name(), desired = run.material.wanted.fingerprint,
-      written = run.material.wanted.fingerprint, state = "written",
-    }
-  end
-  return rows
-end
-
-local function service_names(run)
-  local names = {}
-  for i, service in ipairs(run.services) do names[i] = service.name end
-  return table.concat(names, ", ")
-end
-
---- Records that a certificate is assigned: rows, journal and history at once.
-function M.record(run)
-  local db = run.context.db
-  audit.deployed(run, run.results)
-  return db:transaction(function()
-    local ok, message, code = true, nil, nil
-    for _, service in ipairs(run.services) do
-      if ok then ok, message, code = assignments.drop_wishes(db, run.row.id, service.name) end
-      if ok then ok, message, code = assignments.replace_others(db, run.row.id, service.name) end
-      if ok then ok, message, code = assignments.forget(db, run.row.id, service.name) end
-    end
-    for _, row in ipairs(rows_of(run)) do
-      if ok then ok, message, code = assignments.put(db, row) end
-    end
-    if ok then
-      ok, message, code = certificates.record(db, run.row.id, run.context:who(),
-        run.results and "assigned" or "written", service_names(run))
-    end
-    if ok then ok, message, code = attempts.settle(db, run.row.id) end
-    if ok and run.journal then ok, message, code = assignments.finish(db, run.journal, "committed") end
-    if not ok then return nil, message, code end
-    return true
-  end)
 end
 
 -- Old generations of ours go, also halves that a crash left under hidden names;
@@ -344,7 +200,7 @@ local function prune(unit)
 end
 
 local function commit(run)
-  local ok, message, code = M.record(run)
+  local ok, message, code = recording.record(run)
   if not ok then return nil, message, code end
   for _, unit in ipairs(run.units) do pcall(prune, unit) end -- what stays is no harm
   return true
@@ -363,9 +219,9 @@ M.stages = {
 }
 
 local function unreachable(run)
-  local lines = {}
+  local lines, wanted = {}, planning.wanted(run)
   for _, result in ipairs(run.results or {}) do
-    if observation.difference(result, run.material.wanted) then
+    if wanted(result) and observation.difference(result, wanted(result)) then
       lines[#lines + 1] = observation.describe(result)
     end
   end
@@ -403,13 +259,13 @@ local function transact(run)
 end
 
 local function begin(run)
-  local ok, message, code = plan(run)
+  local ok, message, code = planning.plan(run)
   if ok then ok, message, code = look_before(run) end
   if not ok then return nil, message, code end
   if is_observed(run) then
     for _, result in ipairs(run.results) do say_observed(run, result) end
     if run.context.dry_run then run.context:say("would record that; no service is touched") end
-    return run.context.dry_run or M.record(run)
+    return run.context.dry_run or recording.record(run)
   end
   run.results = nil
   if run.context.dry_run then
@@ -423,7 +279,7 @@ local function begin(run)
     return true
   end
   run.journal, message, code = assignments.begin(run.context.db, run.row.id, run.material.wanted.fingerprint,
-    journal_plan(run))
+    planning.journal(run))
   if not run.journal then return nil, message, code end
   interrupt.watch(true) -- to the end: an impatient second Ctrl-C shall not cut the report short
   return transact(run)
@@ -431,7 +287,9 @@ end
 
 --- Assigns a completed certificate to services, all or nothing.
 -- @param row the object; services as site:services returns them
--- @param options { overwrite =, no_observe = } each optional
+-- @param options { overwrite =, no_overwrite =, no_observe = } each optional, and
+--   ask = function(service, existing certificate, new one) -> whether to
+--   overwrite it | nil, message, code; without it nobody is asked
 -- @return true when it was observed everywhere (or written, with no_observe)
 --   | nil, message, code: everything is as before, but for "unobserved" of
 --   places that did not answer before; "unrestored": it could not be put back
@@ -443,10 +301,12 @@ function M.assign(context, row, services, options)
   if not material then return nil, message, code end
   local run = {
     context = context, row = row, services = services, options = options, material = material,
-    replaces = row.replaces ~= nil,
   }
+  local ok
+  ok, message, code = overwrite.ask(run)
+  if not ok then return nil, message, code end
   return recovery.alone(context, function()
-    context:say("assigning %d '%s' to %s", row.id, text.escape(row.friendly_name), service_names(run))
+    context:say("assigning %d '%s' to %s", row.id, text.escape(row.friendly_name), planning.service_names(run))
     return begin(run)
   end)
 end

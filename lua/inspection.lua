@@ -3,6 +3,7 @@
 
 local assignments = require "assignments"
 local observation = require "observation"
+local sni = require "sni"
 local staging = require "staging"
 local text = require "text"
 
@@ -34,11 +35,12 @@ local function judge(row, result, wanted)
   row.error = observation.difference(result, wanted)
 end
 
--- The place of a row, for a look and for finding what was seen there.
+-- The place of a row, for a look and for finding what was seen there; the name
+-- "" is that of clients that send none.
 local function place_of(row)
   return {
     service = row.service, endpoint = row.endpoint, address = row.address ~= "" and row.address or nil,
-    name = row.name ~= "" and row.name or nil,
+    name = row.name,
   }
 end
 
@@ -54,7 +56,9 @@ end
 local function judge_written(context, row)
   local site = context:site()
   local service = site and site:service(row.service)
-  local there = service and staging.written(service.dir .. "/current")
+  local folder = service and service.dir .. "/current"
+  local there = folder and staging.written(folder)
+  if there and row.sni == 1 and sni.holds(folder, row.desired) then there = row.desired end
   if not there or row.state == "failed" then return end
   row.written, row.state, row.error = there, "written", nil
   if there ~= row.desired then
@@ -82,8 +86,8 @@ local function look(rows, wanted)
     if row.endpoint == "" then return nil end
     local place, worst = place_of(row), nil
     for _, result in ipairs(seen[("%s %s"):format(row.service, row.endpoint)]) do
-      local named = not place.name or result.name == place.name
-      if named and (not place.address or not result.address or result.address == place.address) then
+      local elsewhere = place.address and result.address and result.address ~= place.address
+      if (result.name or "") == place.name and not elsewhere then
         local bad = observation.difference(result, wanted[row.object_id])
         if not worst or bad then worst = result end
       end

@@ -6,6 +6,7 @@ local certificates = require "certificates"
 local json = require "json"
 local names = require "names"
 local text = require "text"
+local wildcards = require "wildcards"
 
 local M = {}
 
@@ -102,9 +103,11 @@ function M.fields(context, row, rows)
   if not require("core.file").stat(request_file) then request_file = nil end
   local fields = {
     status = status, status_reason = reason, services = shown.services, assignments = shown.assignments,
-    request_file = request_file, domains = json.array(row.domains), warnings = json.array(row.warnings),
+    request_file = request_file, domains = json.array(row.domains),
+    warnings = json.array(table.move(row.warnings, 1, #row.warnings, 1, {})),
     not_before = text.time(row.not_before), not_after = text.time(row.not_after), renew_at = text.time(row.renew_at),
   }
+  for _, warning in ipairs(wildcards.warnings(row.domains, rows)) do table.insert(fields.warnings, warning) end
   for _, name in ipairs(FIELDS) do
     if fields[name] == nil then fields[name] = or_null(row[name]) end
   end

@@ -29,7 +29,7 @@ function M.describe(place)
   if place.address and not shown:find(place.address, 1, true) then
     shown = ("%s [%s]"):format(shown, place.address)
   end
-  if place.name then shown = ("%s for %s"):format(shown, place.name) end
+  if (place.name or "") ~= "" then shown = ("%s for %s"):format(shown, place.name) end
   return shown
 end
 

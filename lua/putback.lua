@@ -9,7 +9,9 @@ local certificates = require "certificates"
 local generation = require "core.generation"
 local host = require "core.host"
 local observation = require "observation"
+local planning = require "planning"
 local servant = require "servant"
+local sni = require "sni"
 local staging = require "staging"
 local text = require "text"
 
@@ -94,17 +96,22 @@ end
 
 -- What stays wanted: `check` shows it, `renew` and `poll` try it again.
 local function record_failure(run, results, message)
-  local stands, written = standing(run), {}
+  local stands, written, beside, kept = standing(run), {}, {}, planning.kept(run)
   for _, unit in ipairs(run.units) do
-    local there = unit.previous and staging.written(unit.dir .. "/" .. unit.previous)
-    for _, service in ipairs(unit.services) do written[service.name] = there end
+    local folder = unit.previous and unit.dir .. "/" .. unit.previous
+    local there = folder and staging.written(folder)
+    if folder and unit.sni and sni.holds(folder, run.wanted.fingerprint) then there = run.wanted.fingerprint end
+    for _, service in ipairs(unit.services) do
+      written[service.name], beside[service.name] = there, unit.sni and 1 or 0
+    end
   end
   for _, place in ipairs(places_of(run, results)) do
-    if not stands[place.service] then
+    if not stands[place.service] and not kept(place) then
       local ok, why, code = assignments.put(run.context.db, {
         object_id = run.row.id, service = place.service, endpoint = place.endpoint, address = place.address,
         name = place.name, server = host.name(), desired = run.wanted.fingerprint, written = written[place.service],
         observed = place.fingerprint, observed_at = place.fingerprint and place.at, error = message, state = "failed",
+        sni = beside[place.service],
       })
       if not ok then return nil, why, code end
     end

@@ -10,6 +10,7 @@ local certificates = require "certificates"
 local generation = require "core.generation"
 local interrupt = require "core.interrupt"
 local observation = require "observation"
+local planning = require "planning"
 local putback = require "putback"
 local servant = require "servant"
 
@@ -20,7 +21,8 @@ local LOCK_TIMEOUT = 60 -- seconds to wait for another deployment
 -- A run from what the journal holds.
 local function rebuild(context, entry)
   local run = {
-    context = context, journal = entry.id, row = { id = entry.object_id }, units = entry.plan.units,
+    context = context, journal = entry.id, units = entry.plan.units,
+    row = certificates.get(context.db, entry.object_id) or { id = entry.object_id }, -- it may be removed by now
     targets = entry.plan.targets, before = entry.plan.before, services = {}, options = {},
     wanted = { fingerprint = entry.fingerprint, chain = entry.plan.chain },
   }
@@ -40,7 +42,7 @@ local function add_services(run)
         return nil, ("cannot recover the deployment of %d that was cut short: %s"):format(run.row.id, message),
           code == "usage" and "missing" or code
       end
-      service.was_running = unit.running
+      service.was_running, service.sni = unit.running, unit.sni
       unit.services[i] = service
       run.services[#run.services + 1] = service
     end
@@ -71,18 +73,18 @@ end
 -- on doing so.  Cut short before the last reload, a daemon may still hold the
 -- old one in a process that was not asked: so there is a reload first.
 local function is_observed(run, stage)
-  local answered = is_before(run)
+  local answered, wanted = is_before(run), planning.wanted(run)
   if next(run.before) == nil then return false end
   if stage ~= "observe" and stage ~= "commit" then
     for _, result in ipairs(observation.look(run.targets)) do
-      if answered(result) and observation.difference(result, run.wanted) then return false end
+      if answered(result) and observation.difference(result, wanted(result)) then return false end
     end
     for _, unit in ipairs(run.units) do
       if not servant.reload(unit) then return false end
     end
   end
   local good
-  run.results, good = observation.wait(run.targets, function() return run.wanted end, answered,
+  run.results, good = observation.wait(run.targets, wanted, answered,
     observation.timeouts(run.services))
   return good
 end
@@ -107,7 +109,7 @@ local function recover(context, entry)
   local ok, message, code = add_services(run)
   if not ok then return nil, message, code end
   if stage ~= "put back" and switched(run) == #run.units and is_observed(run, stage) then
-    ok, message, code = require("deployment").record(run)
+    ok, message, code = require("recording").record(run)
     if not ok then return nil, message, code end
     context:say("recovered: %s was finished; the new certificate is observed everywhere", what)
     return true, what .. " was finished"

@@ -102,6 +102,11 @@ M.migrations = {
     "CREATE INDEX objects_renew_at ON objects (renew_at)",
     "CREATE INDEX objects_replaces ON objects (replaces)",
   },
+  {
+    -- 1: the certificate stands beside the service's default one, for the
+    -- clients that ask for its names.
+    "ALTER TABLE assignments ADD COLUMN sni INTEGER NOT NULL DEFAULT 0 CHECK (sni IN (0, 1))",
+  },
 }
 
 local function version_of(db)

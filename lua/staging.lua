@@ -12,6 +12,7 @@ local key = require "core.key"
 local names = require "names"
 local probe = require "core.probe"
 local process = require "core.process"
+local sni = require "sni"
 local text = require "text"
 
 local M = {}
@@ -23,7 +24,7 @@ local FREE_BYTES, FREE_FILES = 1024 * 1024, 64 -- wanted on the disk before anyt
 
 --- The certificate, chain and key of an object, ready to be written.
 -- @return { chain = array of core.cert, leaf first, key = core.key, fields =,
---   wanted = { fingerprint, chain } } | nil, message, code
+--   fingerprint =, wanted = { fingerprint, chain } } | nil, message, code
 function M.material(context, row)
   if not row.certificate then
     return nil, ("%d has no certificate yet: it is %s"):format(row.id, row.state), "missing"
@@ -37,7 +38,7 @@ function M.material(context, row)
   if not secret then return nil, message, code end
   local prints = {}
   for i, certificate in ipairs(chain) do prints[i] = certificate:fingerprint() end
-  return { chain = chain, key = secret, fields = chain[1]:fields(),
+  return { chain = chain, key = secret, fields = chain[1]:fields(), fingerprint = prints[1],
     wanted = { fingerprint = prints[1], chain = prints } }
 end
 
@@ -188,17 +189,19 @@ end
 local function files_of(unit, material, folder)
   local access, message, code = rights(unit)
   if not access then return nil, message, code end
-  local function secret(...)
-    return { mode = access.mode, owner = access.owner, group = access.group, material.key, ... }
+  local function secret(certificates, key_of)
+    return { mode = access.mode, owner = access.owner, group = access.group, key_of or material.key, certificates }
   end
   local full = pems(material.chain, 1)
   local files = {
     ["fullchain.pem"] = { full }, ["cert.pem"] = { material.chain[1]:pem() },
     ["chain.pem"] = { pems(material.chain, 2) }, ["privkey.pem"] = secret(), ["combined.pem"] = secret(full),
   }
+  local beside = unit.beside or {}
+  for i, entry in ipairs(beside) do files[sni.file(i)] = secret(pems(entry.chain, 1), entry.key) end
   for _, service in ipairs(unit.services) do
     local extra
-    extra, message, code = service.how.files(service, folder)
+    extra, message, code = service.how.files(service, folder, sni.table(beside, folder))
     if not extra then return nil, message, code end
     for name, content in pairs(extra) do files[name] = { content } end
   end
@@ -244,7 +247,9 @@ local function check_readable(unit, folder)
 end
 
 --- Writes a generation for a unit; nothing points at it yet.
--- @param unit { dir =, services =, new = name of the generation }
+-- @param unit { dir =, services =, new = name of the generation, beside = what it
+--   holds beside its default certificate, as sni.lua reads it }
+-- @param material of its default certificate
 -- @return true | nil, message, code
 function M.write(unit, material)
   local folder = unit.dir .. "/" .. unit.new

@@ -1,7 +1,7 @@
 -- wish.lua: what is wanted of an object beyond its next step, kept with it in
 -- the store, and how the steps of scripts/workflow.lua go on with it.
 --
--- A wish is { ca =, services =, overwrite = } as `enroll` was told, or { renew =
+-- A wish is { ca =, services =, overwrite =, no_overwrite = } as `enroll` was told, or { renew =
 -- true }: wherever the certificate stands that this one replaces.  A wish that
 -- has come true is forgotten.  One process at a time goes on with an object.
 
@@ -89,7 +89,7 @@ local function by_folder(context, list)
     local service = site:service(entry.name) -- one that is gone is refused when it is assigned
     local key = service and service.dir or " " .. entry.name
     if not by_dir[key] then
-      by_dir[key] = { services = {}, overwrite = true }
+      by_dir[key] = { services = {} }
       groups[#groups + 1] = by_dir[key]
     end
     table.insert(by_dir[key].services, entry.name)
@@ -101,10 +101,11 @@ end
 -- The services on which an object failed, and those of its wish on which it has
 -- never been.  What came as far as a service was not refused over the default.
 local function missing(rows, wish)
-  local group, known = { services = {}, overwrite = wish.overwrite }, {}
+  local group, known = { services = {}, overwrite = wish.overwrite, no_overwrite = wish.no_overwrite }, {}
   for _, row in ipairs(rows) do
     if row.state == "failed" then
-      group.overwrite, group.no_observe = true, group.no_observe or row.endpoint == ""
+      if row.sni == 1 then group.no_overwrite = true end
+      group.overwrite, group.no_observe = not group.no_overwrite, group.no_observe or row.endpoint == ""
       if not known[row.service] then table.insert(group.services, row.service) end
     end
     known[row.service] = true
@@ -150,7 +151,9 @@ end
 
 -- The same, or for whoever says so now all that is wished for once more.
 local function groups_of(context, row, wish, again)
-  if again and wish.services then return { { services = wish.services, overwrite = wish.overwrite } } end
+  if again and wish.services then 
+    return { { services = wish.services, overwrite = wish.overwrite, no_overwrite = wish.no_overwrite } }
+  end
   return M.groups(context, row, wish)
 end
 

@@ -57,35 +57,68 @@ local function wanted_services(args, context, site, row)
     (": and '%s' names no service yet"):format(site.path)), "usage"
 end
 
+local flags = {
+  { "--services", "the services, as config.lua names them", argument = "A,B", convert = options.list },
+  { "--overwrite", "replace an existing default SMTP certificate" },
+  { "--no-overwrite", "leave it; present this one for its own names (SNI)" },
+  { "--no-observe", "record it as written, do not look at the endpoints" },
+}
+
+-- The certificate that is named, if it can be assigned.
+local function named(db, word)
+  local row, message, code = object.find(db, word)
+  if not row then return nil, message, code end
+  if row.state == "completed" then return row end
+  return nil, ("%d has no certificate yet: it is %s; next:\n  certwright %s %d"):format(row.id, row.state,
+    row.state == "submitted" and "complete-request" or "submit-request", row.id), "mismatch"
+end
+
+-- What was assigned, and what its clients may not like.
+local function result_of(context, id, pages)
+  local fields, message, code = object.read(context, id)
+  if not fields then return nil, message, code end
+  for _, warning in ipairs(fields.warnings) do
+    if warning.code == "wildcard" then context:warn("%s", warning.message) end
+  end
+  if pages and not context.dry_run then pages.completed() end
+  return fields
+end
+
 return {
   summary = "put a certificate on services and observe it there",
   role = "operator",
   from = { "completed" },
   to = "completed",
   options = {
-    { "cert", "id, friendly name, or 6 or more hex digits of a fingerprint", argument = "CERT" },
-    { "--services", "the services, as config.lua names them", argument = "A,B", convert = options.list },
-    { "--overwrite", "replace an existing default SMTP certificate" },
-    { "--no-observe", "record it as written, do not look at the endpoints" },
-    { "--cancel", "give up wanting it where it could not be assigned" },
+    { "cert", "id, friendly name, or 6 or more hex digits of a fingerprint", argument = "CERT", optional = true },
+    { "--cancel", "give up wanting it where it could not be assigned" }, table.unpack(flags),
   },
   notes = [[
 All of the services or none: exit status 1 says that everything is as it was,
-4 that it could not be put back.  Without --services: those that it is on, or
-should be.  For example:
+4 that it could not be put back.  On a terminal it asks for what is not given;
+else, without --services: those that it is on, or should be.  For example:
    certwright assign-services 1 --services web,smtp,imap]],
   text = object.text,
 
   run = function(args, context)
+    if not args.cert and (args.cancel or not context.terminal) then
+      return nil, "assign-services needs CERT, and --services LIST; see certwright list", "usage"
+    end
     local db, message, code = context:write()
     if not db then return nil, message, code end
     local row
-    row, message, code = object.find(db, args.cert)
-    if not row then return nil, message, code end
+    if args.cert then
+      row, message, code = (args.cancel and object.find or named)(db, args.cert)
+      if not row then return nil, message, code end
+    end
     if args.cancel then return cancel(args, context, row) end
-    if row.state ~= "completed" then
-      return nil, ("%d has no certificate yet: it is %s; next:\n  certwright %s %d"):format(row.id, row.state,
-        row.state == "submitted" and "complete-request" or "submit-request", row.id), "mismatch"
+    local pages
+    if context.terminal and not (row and args.services) then
+      pages, message, code = require("pages.assign-services").run(context, flags, args, row)
+      if not pages then return nil, message, code end
+      row = pages.row
+    elseif context.terminal then
+      args.ask = require("pages.overwrite").ask(context)
     end
     local site
     site, message, code = context:site()
@@ -96,6 +129,6 @@ should be.  For example:
     local ok
     ok, message, code = require("deployment").assign(context, row, services, args)
     if not ok then return nil, message, code end
-    return object.read(context, row.id)
+    return result_of(context, row.id, pages)
   end,
 }

@@ -9,7 +9,7 @@ local text = require "text"
 local unpacking = require "unpacking"
 local wish = require "wish"
 
-local function from_ca(context, row)
+local function from_ca(_, context, row)
   local bytes, message, code = submission.collect(context, row)
   if not bytes then return nil, message, code end
   return unpacking.add(unpacking.pile(), bytes, "the answer of " .. row.ca)
@@ -39,6 +39,34 @@ local function next_of(row)
   return wish.of(row).renew and "certwright renew %d" or "certwright enroll %d"
 end
 
+-- What was done, and what comes next.
+local function completed(context, found)
+  local result, message, code = object.read(context, found.id)
+  if not result then return nil, message, code end
+  context:say("request %d is completed: valid until %s, SHA-256 %s", found.id, result.not_after,
+    result.fingerprint:sub(1, 16))
+  for _, warning in ipairs(result.warnings) do context:warn("%s%s", text.escape(warning.message), cure(warning)) end
+  context:next(next_of(found), found.id)
+  return result
+end
+
+-- Brings the certificate to its request: the one that was named, or any.
+local function complete(context, row, pile, pages)
+  local leaf, found, code = completion.match(context.db, pile.certificates, row)
+  if not leaf and pile.key and code == "mismatch" then
+    found = found .. "\nit came with a key of its own: certwright import FILE takes in both"
+  end
+  if not leaf then return nil, found, code end
+  local ok, message
+  ok, message, code = flow.locked(context, found.id, function()
+    return completion.complete(context, found, leaf, pile.certificates)
+  end)
+  if not ok then return nil, message, code end
+  if context.dry_run then return plan(context, found, leaf) end
+  if pages then pages.completed() end
+  return completed(context, found)
+end
+
 -- The request that is named, if it can be completed, or was.
 local function named(db, word)
   local row, message, code = object.find(db, word)
@@ -47,6 +75,11 @@ local function named(db, word)
   return nil, ("cannot complete %d: it was %s"):format(row.id, row.state), "mismatch"
 end
 
+local flags = {
+  { "--file", "what the CA sent, in any form (repeat; - is standard input)", argument = "FILE", many = true },
+  { "--password-file", "its first line is the password of a PKCS #12", argument = "FILE" },
+}
+
 return {
   summary = "complete a pending request with the CA's certificate",
   role = "operator",
@@ -54,19 +87,22 @@ return {
   to = "completed",
   options = {
     { "id", "the request; without it, it is found by its key", argument = "ID", optional = true },
-    { "--file", "what the CA sent, in any form (repeat; - is standard input)", argument = "FILE", many = true },
-    { "--password-file", "its first line is the password of a PKCS #12", argument = "FILE" },
+    table.unpack(flags),
   },
   notes = [[
 Without --file the request's CA is asked: exit status 3 while it has not
-issued.  For example:
+issued.  Without ID and --file it asks, on a terminal.  For example:
    certwright complete-request --file from-the-ca.pem]],
   text = object.text,
 
   run = function(args, context)
     local db, message, code = context:write()
     if not db then return nil, message, code end
-    local row
+    local row, pages
+    if not args.id and #args.file == 0 and context.terminal then
+      pages, message, code = require("pages.complete-request").run(context, flags, args)
+      if not pages then return nil, message, code end
+    end
     if args.id then
       row, message, code = named(db, args.id)
       if not row then return nil, message, code end
@@ -75,34 +111,11 @@ issued.  For example:
       return nil, "complete-request needs an ID, or --file FILE", "usage"
     end
     local pile
-    if #args.file > 0 then
-      pile, message, code = from_files(args)
-    else
-      pile, message, code = from_ca(context, row)
-    end
+    pile, message, code = (#args.file > 0 and from_files or from_ca)(args, context, row)
     if not pile then
       if code == "pending" then return object.fields(context, row), message, code end
       return nil, message, code
     end
-    local leaf, found
-    leaf, found, code = completion.match(db, pile.certificates, row)
-    if not leaf and pile.key and code == "mismatch" then
-      found = found .. "\nit came with a key of its own: certwright import FILE takes in both"
-    end
-    if not leaf then return nil, found, code end
-    local ok
-    ok, message, code = flow.locked(context, found.id, function()
-      return completion.complete(context, found, leaf, pile.certificates)
-    end)
-    if not ok then return nil, message, code end
-    if context.dry_run then return plan(context, found, leaf) end
-    local result
-    result, message, code = object.read(context, found.id)
-    if not result then return nil, message, code end
-    context:say("request %d is completed: valid until %s, SHA-256 %s", found.id, result.not_after,
-      result.fingerprint:sub(1, 16))
-    for _, warning in ipairs(result.warnings) do context:warn("%s%s", text.escape(warning.message), cure(warning)) end
-    context:next(next_of(found), found.id)
-    return result
+    return complete(context, row, pile, pages)
   end,
 }

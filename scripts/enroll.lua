@@ -37,7 +37,7 @@ local function resume(args, context, steps)
   if not row then return nil, message, code end
   if row.state == "cancelled" then return nil, ("cannot go on with %d: it was cancelled"):format(row.id), "mismatch" end
   local wanted = wish.of(row)
-  for _, key in ipairs { "ca", "services", "overwrite" } do
+  for _, key in ipairs { "ca", "services", "overwrite", "no_overwrite" } do
     if args[key] ~= nil then wanted[key] = args[key] end
   end
   if args.services then wanted.renew = nil end
@@ -66,7 +66,8 @@ local function foresee(context, steps, made, wanted)
 end
 
 local function begin(args, context, steps)
-  args.assign, args.wish = true, { ca = args.ca, services = args.services, overwrite = args.overwrite }
+  args.assign = true
+  args.wish = { ca = args.ca, services = args.services, overwrite = args.overwrite, no_overwrite = args.no_overwrite }
   local ok, message, code = check(context, args.wish)
   if not ok then return nil, message, code end
   local made
@@ -92,6 +93,7 @@ local function declared()
   end
   list[#list + 1] = { "--ca", "the CA, as config.lua names it", argument = "NAME" }
   list[#list + 1] = { "--overwrite", "replace an existing default SMTP certificate" }
+  list[#list + 1] = { "--no-overwrite", "leave it; present this one for its own names (SNI)" }
   return list
 end
 

@@ -2,31 +2,23 @@
 
 local generation = require "core.generation"
 local json = require "json"
-local observation = require "observation"
 local options = require "options"
+local presented = require "presented"
 local text = require "text"
 
 local FIELDS = { "service", "driver", "dir", "current", "adopted", "running", "names", "endpoints", "error" }
 local ENDPOINT_FIELDS = { "endpoint", "address", "name", "presents", "error" }
 
--- What clients see at the endpoints of a service, under its first name.
-local function presented(service)
-  local endpoints, message = service.endpoints
-  if not endpoints then
-    endpoints, message = service.how.endpoints(service)
-    if not endpoints then return json.array(), message end
-  end
-  local targets, list = {}, json.array()
-  for i, endpoint in ipairs(endpoints) do
-    targets[i] = { service = service.name, endpoint = endpoint, name = service.domain_names[1] }
-  end
-  for i, result in ipairs(observation.look(targets)) do
+-- What clients see at the endpoints of a service.
+local function endpoints_of(service)
+  local seen, list = presented.of({ service })[service.name], json.array()
+  for i, result in ipairs(seen) do
     list[i] = json.object({
       endpoint = result.endpoint, address = result.address or json.null, name = result.name or json.null,
       presents = result.fingerprint or json.null, error = result.error or json.null,
     }, ENDPOINT_FIELDS)
   end
-  return list
+  return list, seen.error
 end
 
 local function describe(site, name)
@@ -37,7 +29,7 @@ local function describe(site, name)
       running = false }, FIELDS)
   end
   local settings, why = service.how.settings(service)
-  local endpoints, problem = presented(service)
+  local endpoints, problem = endpoints_of(service)
   return json.object({
     service = name, driver = service.driver, dir = service.dir,
     current = generation.current(service.dir, "current") or json.null,

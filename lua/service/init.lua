@@ -15,8 +15,13 @@
 --        lines, where             what to write, and where, if it does not
 --        found                    { certificate =, key = }: the paths it names
 --        names                    the names that it answers to
---     files(service, folder)   { ["nginx.conf"] = text }: files that a generation
---                              gets beside the usual ones; folder is where it will be
+--        uses_sni                 whether it names the table of files() as well; nil:
+--                                 it knows no certificates for some names only
+--        sni_command              what to run, if it does not
+--     files(service, folder, beside)  { ["nginx.conf"] = text }: files that a
+--                              generation gets beside the usual ones; folder is where
+--                              it will be, beside an array of { path =, names = }:
+--                              certificates for their names only, the newest first
 --     adopt(service)           makes the configuration name <dir>/current (which is
 --                              there); a plain record of what it changed
 --     undo(service, record)    puts that back

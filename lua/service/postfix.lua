@@ -2,13 +2,16 @@
 -- `smtpd_tls_chain_files = <dir>/current/combined.pem`: one file, the key first,
 -- so that what is read is always one generation.
 --
+-- `tls_server_sni_maps` names the table of the others, see snimap.lua.
+--
 -- Its `check` and `reload` never look at certificates: with a bad pair both end
 -- with status 0, and TLS is gone.
 
-local file = require "core.file"
+local commandline = require "commandline"
 local lfs = require "lfs"
 local paths = require "paths"
 local drivers = require "service"
+local snimap = require "snimap"
 
 local M = {
   summary = "Postfix mail server (SMTP)",
@@ -48,10 +51,9 @@ end
 
 -- The settings of main.cf that matter here, defaults included, $names expanded.
 local function main_settings(service)
-  return postconf(service, "-x", "smtpd_tls_chain_files", "smtpd_tls_cert_file", "smtpd_tls_key_file",
-    "smtpd_tls_security_level", "smtpd_tls_wrappermode", "smtpd_use_tls", "smtpd_enforce_tls", "tls_server_sni_maps",
-    "myhostname",
-    "inet_interfaces", "inet_protocols", "config_directory", "queue_directory", "process_id_directory")
+  return postconf(service, "-x", "tls_server_sni_maps", "smtpd_tls_chain_files", "smtpd_tls_cert_file",
+    "smtpd_tls_key_file", "smtpd_tls_security_level", "smtpd_tls_wrappermode", "smtpd_use_tls", "smtpd_enforce_tls",
+    "myhostname", "inet_interfaces", "inet_protocols", "config_directory", "queue_directory", "process_id_directory")
 end
 
 local function uses_tls(settings)
@@ -160,6 +162,29 @@ local function chain_file(service)
   return drivers.plain_path(service.dir .. "/current/combined.pem", "%s,${}#\"\\")
 end
 
+-- Whether all that answer clients read our table; nil: this Postfix has none.
+local function uses_sni(service, main, list)
+  if not main.tls_server_sni_maps then
+    return nil
+  end
+  local all = snimap.is_in(service, main.tls_server_sni_maps)
+  for _, entry in ipairs(list) do
+    all = all and snimap.is_in(service, entry.settings.tls_server_sni_maps)
+  end
+  return all
+end
+
+-- The value of tls_server_sni_maps that names the table before what is there, as
+-- it stands in main.cf.
+local function sni_maps(service)
+  local now, message, code = postconf(service, "-n", "tls_server_sni_maps")
+  if not now then
+    return nil, message, code
+  end
+  local others = now.tls_server_sni_maps or ""
+  return snimap.of(service) .. (others ~= "" and ", " .. others or "")
+end
+
 --- What its configuration says of certificates.
 function M.settings(service)
   local main, list, code = understand(service)
@@ -185,27 +210,20 @@ function M.settings(service)
   end
   said.names = drivers.once(said.names)
   said.uses_current = said.way ~= nil
-  return said
-end
-
--- Maps that postmap makes of a text, and the one that is a text.
-local from_text = { hash = true, btree = true, lmdb = true, cdb = true, dbm = true, sdbm = true, texthash = true }
-
--- Adds the names that have certificates of their own. The text that a map is made
--- of is read, never the map: that holds the private keys themselves (postmap -F).
-local function add_sni_names(list, maps)
-  for kind, path in maps:gmatch "%f[^%s,\0](%w+):(/[^%s,]+)" do
-    local text, message, code = "", nil, nil
-    if from_text[kind] then
-      text, message, code = file.read(path)
+  said.uses_sni = uses_sni(service, main, list)
+  if said.uses_sni == false then
+    local maps
+    maps, message, code = sni_maps(service)
+    if not maps then
+      return nil, message, code
     end
-    for name in ("\n" .. (text or "")):gmatch "\n([^%s#]+)" do
-      list[#list + 1] = name:lower():gsub("^%.", "*.") -- .D is what is below D
+    local words = command(service, "postconf", "-e", "tls_server_sni_maps = " .. maps)
+    for i, word in ipairs(words) do
+      words[i] = commandline.quote(word)
     end
-    if not text and code ~= "missing" then
-      return message
-    end
+    said.sni_command = table.concat(words, " ")
   end
+  return said
 end
 
 --- The names that it calls itself by, and those it has certificates for in
@@ -219,14 +237,14 @@ function M.names(service)
   for _, settings in ipairs { main, table.unpack(list) } do
     settings = settings.settings or settings
     names[#names + 1] = settings.myhostname
-    message = add_sni_names(names, settings.tls_server_sni_maps) or message
+    message = snimap.add_names(service, names, settings.tls_server_sni_maps) or message
   end
   return drivers.once(names), message
 end
 
---- A generation needs no more than combined.pem.
-function M.files()
-  return {}
+--- Beside combined.pem a generation has the table of the others.
+function M.files(_, _, beside)
+  return { sni = snimap.text(beside) }
 end
 
 --- The file that all clients get now that ask for no other name.
@@ -257,17 +275,11 @@ local function apply(service, values)
   return true
 end
 
--- The new values for main.cf (false: to be removed), and what they replace. A
+-- The new values for main.cf (false: to be removed) that name <dir>/current. A
 -- legacy setting that another one refers to is left, since that would change too.
-local function changes(service, main)
-  local result, message, code = drivers.run(command(service, "postconf", "-n"))
-  local overrides = result and drivers.run(command(service, "postconf", "-P"))
-  if not overrides then
-    return nil, message, code
-  end
-  local now, after, before, text = {}, {}, {}, overrides.stdout
-  for name, value in result.stdout:gmatch "([^\n]-) =[ \t]*([^\n]*)" do
-    now[name] = value
+local function chain_changes(service, main, now, overrides)
+  local after, text = {}, overrides
+  for name, value in pairs(now) do
     text = text .. (legacy[name] and "" or value .. "\n")
   end
   for name in pairs(legacy) do
@@ -277,23 +289,46 @@ local function changes(service, main)
   end
   after.smtpd_tls_chain_files = chain_file(service)
   after.smtpd_tls_security_level = not uses_tls(main) and "may" or nil
+  return after
+end
+
+-- All new values for main.cf, and what they replace.  The table of names is left
+-- out while it is not there: Postfix would refuse every client that sends one.
+local function changes(service, main, said)
+  local result, message, code = drivers.run(command(service, "postconf", "-n"))
+  local overrides = result and drivers.run(command(service, "postconf", "-P"))
+  if not overrides then
+    return nil, message, code
+  end
+  local now, after, before = {}, {}, {}
+  for name, value in result.stdout:gmatch "([^\n]-) =[ \t]*([^\n]*)" do
+    now[name] = value
+  end
+  if not said.uses_current then
+    after = chain_changes(service, main, now, overrides.stdout)
+  end
+  if said.uses_sni == false and lfs.attributes(service.dir .. "/current/sni", "mode") == "file" then
+    after.tls_server_sni_maps, message, code = sni_maps(service)
+    if not after.tls_server_sni_maps then
+      return nil, message, code
+    end
+  end
   for name in pairs(after) do
     before[name] = now[name] or false
   end
   return after, before
 end
 
---- Makes main.cf name <dir>/current/combined.pem, and nothing that this makes
--- Postfix ignore; where TLS is off it becomes `may`, any other level stays.
+--- Makes main.cf name <dir>/current/combined.pem and the table of names, and
+-- nothing that this makes Postfix ignore; where TLS is off it becomes `may`, any
+-- other level stays.
 function M.adopt(service)
   local said, message, code = M.settings(service)
   if not said then
     return nil, message, code
-  elseif said.uses_current then
-    return { before = {} }
   end
   local main, list = understand(service)
-  for _, entry in ipairs(list) do
+  for _, entry in ipairs(said.uses_current and {} or list) do
     local own = rawget(entry.settings, "smtpd_tls_chain_files") or rawget(entry.settings, "smtpd_tls_cert_file")
     if own then
       return nil, ("'%s' in master.cf names a certificate of its own, '%s'; write by hand: -o %s"):format(
@@ -301,7 +336,7 @@ function M.adopt(service)
     end
   end
   local after, before
-  after, before, code = changes(service, main)
+  after, before, code = changes(service, main, said)
   if not after then
     return nil, before, code
   end
@@ -311,20 +346,23 @@ function M.adopt(service)
     apply(service, before)
     return nil, message, code
   end
-  return { before = before, written = after.smtpd_tls_chain_files }
+  return { before = before, written = after.smtpd_tls_chain_files, sni = after.tls_server_sni_maps }
 end
 
---- Puts main.cf back, unless somebody has named another certificate since.
+--- Puts main.cf back, unless somebody has named something else since.
 function M.undo(service, record)
   if next(record.before) == nil then
     return true
   end
-  local main, message, code = main_settings(service)
-  if not main then
+  local now, message, code = postconf(service, "-n", "smtpd_tls_chain_files", "tls_server_sni_maps")
+  if not now then
     return nil, message, code
-  elseif main.smtpd_tls_chain_files ~= record.written then
-    return nil, ("smtpd_tls_chain_files was changed to '%s' since: change it by hand"):format(
-      drivers.telling(main.smtpd_tls_chain_files)), "mismatch"
+  end
+  for name, written in pairs { smtpd_tls_chain_files = record.written, tls_server_sni_maps = record.sni } do
+    if now[name] ~= written then
+      return nil, ("%s was changed to '%s' since: change it by hand"):format(name,
+        drivers.telling(now[name] or "")), "mismatch"
+    end
   end
   return apply(service, record.before)
 end

@@ -696,7 +696,7 @@ describe("core.probe.run with bad arguments", function()
 
   it("says that a name or an address is none", function()
     local url = "https://127.0.0.1:1"
-    for _, name in ipairs { "", ".", "a b", "a\0b", "m\195\188ller", ("x"):rep(254) } do
+    for _, name in ipairs { ".", "a b", "a\0b", "m\195\188ller", ("x"):rep(254) } do
       refused({ endpoint = url, name = name }, "usage", "the name to ask for is not a DNS name")
     end
     for _, address in ipairs { "", "localhost", "127.1", "[::1]", "1.2.3.4.5" } do

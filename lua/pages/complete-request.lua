@@ -1,0 +1,137 @@
+-- complete-request.lua: the pages of complete-request: which of the pending
+-- requests, what its CA sent, summary.
+
+local certificates = require "certificates"
+local commandline = require "commandline"
+local completion = require "completion"
+local text = require "text"
+local unpacking = require "unpacking"
+local wizard = require "wizard"
+
+local M = {}
+
+local function describe(row)
+  return ("%s (id %d), %s %s%s: %s"):format(text.escape(row.friendly_name), row.id, row.state,
+    text.day(row.created_at), row.ca and ", CA " .. row.ca or "", text.some(row.domains))
+end
+
+local function request_page(db, rows)
+  return {
+    title = "Pending Request",
+    help = "The request that the CA's certificate is for. Its private key waits here for it.",
+    run = function(state, ui)
+      local items, default = {}, #rows == 1 and 1 or nil
+      for i, row in ipairs(rows) do
+        items[i] = { label = describe(row), name = row.friendly_name }
+        if state.row and row.id == state.row.id then default = i end
+      end
+      local id = rows[ui:choose { prompt = "Request", items = items, default = default }].id
+      if not state.row or state.row.id ~= id then state.row, state.file = assert(certificates.get(db, id)), {} end
+    end,
+  }
+end
+
+-- Whether a request's CA can be asked for the certificate.
+local function can_ask(site, row)
+  local ca = row.state == "submitted" and row.ca and site:ca(row.ca)
+  return ca and ca.adapter ~= "manual"
+end
+
+-- What is in the files so far: a pile, or nil and why not.
+local function unpack_files(state, paths)
+  local password, message, code = unpacking.password(state.password_file)
+  if password == nil then return nil, message, code end
+  return unpacking.files(paths, { password = password or nil })
+end
+
+-- Asks for one file; what cannot be read, or is for another request, is asked for
+-- again.  A PKCS #12 may want its password.
+local function ask_file(state, ui, question, is_leaf)
+  while true do
+    local path = ui:ask(question)
+    if path == "" then return nil end
+    local pile, message, code = unpack_files(state, { path })
+    if code == "denied" and not state.password_file then
+      ui:say(message .. ".")
+      state.password_file = ui:ask { prompt = "File with the password in its first line" }
+      pile, message, code = unpack_files(state, { path })
+      if code then state.password_file = nil end
+    end
+    local leaf = pile
+    if pile and is_leaf then leaf, message = completion.match(state.db, pile.certificates, state.row) end
+    if leaf then return path, is_leaf and leaf end
+    ui:say(message .. ".")
+  end
+end
+
+local function file_page(site)
+  return {
+    title = "File from the CA",
+    help = "What the CA sent, in any form: PEM, DER, PKCS #7, PKCS #12, ZIP.\nThe rest of the chain may be in further "
+      .. "files.",
+    run = function(state, ui)
+      local asks = can_ask(site, state.row)
+      if asks then ui:say(("Without a file the CA '%s' is asked."):format(state.row.ca)) end
+      local files, before = {}, state.file
+      local path, leaf = ask_file(state, ui, { prompt = "File", default = before[1], optional = asks }, true)
+      state.leaf = leaf
+      while path do
+        files[#files + 1] = path
+        state.file = table.move(before, #files + 1, #before, #files + 1, { table.unpack(files) }) -- also after `<`
+        path = ask_file(state, ui, { prompt = "Further file", default = before[#files + 1], optional = true }, false)
+      end
+      state.file = files
+    end,
+  }
+end
+
+local function summary_page(context, flags)
+  return {
+    title = "Summary", help = "Nothing has been changed yet. Yes completes the request; no service is touched by it.",
+    run = function(state, ui)
+      ui:say("Request: " .. describe(state.row), 2)
+      if state.leaf then
+        local fields = state.leaf:fields()
+        ui:say("Names: " .. text.names(fields.domains), 2)
+        ui:say("Issuer: " .. text.escape(fields.issuer), 2)
+        ui:say(("Valid: %s to %s"):format(text.time(fields.not_before), text.time(fields.not_after)), 2)
+        ui:show("SHA-256  " .. state.leaf:fingerprint())
+        ui:show("SHA-1    " .. state.leaf:fingerprint "sha1")
+      else
+        ui:say(("The CA '%s' will be asked for the certificate."):format(state.row.ca))
+      end
+      local words = commandline.words(context, { name = "complete-request", options = flags },
+        { file = state.file, password_file = state.password_file })
+      words[#words + 1] = { tostring(state.row.id) }
+      state.command = commandline.lines(words, context:dialogue().columns())
+      ui:say "The same without questions:"
+      ui:show(state.command)
+      if not ui:yes { prompt = "Complete it now?", default = true } then ui.abandon() end
+    end,
+  }
+end
+
+--- Asks for the request and its files, and puts them into args.
+-- @param flags the options of complete-request, for the command that does the same
+-- @return { completed = function() that says what was done } | nil, message, code
+function M.run(context, flags, args)
+  local site, message, code = context:site()
+  if not site then return nil, message, code end
+  local rows
+  rows, message, code = certificates.pending(context.db)
+  if not rows then return nil, message, code end
+  if #rows == 0 then return nil, "there is no pending request; see certwright list", "missing" end
+  local ui = wizard.new(context:dialogue())
+  local state
+  state, message, code = ui:run({ request_page(context.db, rows), file_page(site), summary_page(context, flags) },
+    { db = context.db, file = {}, password_file = args.password_file })
+  if not state then return nil, message, code end
+  args.id, args.file, args.password_file = tostring(state.row.id), state.file, state.password_file
+  return { completed = function()
+    ui:title "Completion"
+    ui:say(("Request %d is completed. The command for it was:"):format(state.row.id))
+    ui:show(state.command .. "\n")
+  end }
+end
+
+return M
