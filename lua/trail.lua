@@ -67,7 +67,8 @@ end
 local function place(path, db)
   local line, torn, code = tail(path)
   if not line then return nil, torn, code end
-  local seq, _, hash = M.parse(line)
+  local seq, _, hash, bytes = M.parse(line)
+  if seq and log.sha256(bytes) ~= hash then seq = nil end
   local head, known, what = M.head(db)
   if what then return nil, known, what end
   local is_good = seq and (not head or seq > head or (seq == head and hash == known))

@@ -300,6 +300,10 @@ describe("the audit record", function()
         .. "certwright audit --verify says where\n", 1, true), result.stderr)
       assert.equal("", (desk:run("cancel", "2").stderr))
       wrong "line 5 is record 7: records 5 to 6 were removed before it"
+      list = lines()
+      list[#list] = list[#list]:gsub("root", "toor", 1)
+      write(list)
+      assert.is_truthy(desk:run("cancel", "2").stderr:find("audit.jsonl was changed by others than certwright", 1, true))
     end)
 
     it("a chain and a store that were made again, to who noted a number and a hash", function()

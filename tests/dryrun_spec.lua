@@ -49,7 +49,7 @@ local cases = {
     { "ca", "root", "--out", "OUT/there", "--yes", says = { "would replace OUT/there" } },
     { "ca", "root", "--out", "OUT/there", status = 1, says = { "'OUT/there' exists already; say --yes to replace it" } } },
   cancel = { { "cancel", "3", says = { "would cancel request 3" } } },
-  check = { { "check", reads = true } },
+  check = { { "check", reads = true }, { "check", "--revocation", reads = true } },
   ["complete-request"] = {
     { "complete-request", "--file", "OUT/3.pem", says = { "would have it renewed from TIME on (renew_at in 'SITE/policy.lua')",
       "would warn: ", "would complete request 3 with certificate HEX" } },
@@ -92,7 +92,7 @@ local cases = {
   renew = { { "renew", "1", says = { "would " } }, { "renew" } },
   roles = { { "roles", reads = true } },
   services = { { "services", reads = true } },
-  show = { { "show", "1", reads = true } },
+  show = { { "show", "1", reads = true }, { "show", "1", "--revocation", reads = true } },
   ["submit-request"] = {
     { "submit-request", "3", says = { "would submit request 3 to the CA 'trap' (leaves a trace), which was chosen when the request was made" } },
     { "submit-request", "3", "--ca", "local", says = { "would submit request 3 to the CA 'local' ", "which --ca names" } },
