@@ -131,15 +131,19 @@ end
 -- as they were when the command began, and as they are.
 local WATCH = {
   "PRAGMA temp_store = MEMORY",
-  "CREATE TEMP TABLE touched (id INTEGER PRIMARY KEY, was TEXT, had TEXT, name TEXT, state TEXT, has TEXT)",
+  [[CREATE TEMP TABLE touched (id INTEGER PRIMARY KEY, was TEXT, had TEXT, was_revoked INTEGER, name TEXT, state TEXT,
+    has TEXT, is_revoked INTEGER)]],
   [[CREATE TEMP TRIGGER added AFTER INSERT ON main.objects BEGIN
-    INSERT INTO touched VALUES (new.id, NULL, NULL, new.friendly_name, new.state, new.fingerprint); END]],
+    INSERT INTO touched VALUES (new.id, NULL, NULL, NULL, new.friendly_name, new.state, new.fingerprint,
+      new.revoked_at); END]],
   [[CREATE TEMP TRIGGER changed AFTER UPDATE OF state, fingerprint, revoked_at, has_private_key, exportable
     ON main.objects BEGIN
-    INSERT INTO touched VALUES (old.id, old.state, old.fingerprint, new.friendly_name, new.state, new.fingerprint)
-    ON CONFLICT (id) DO UPDATE SET name = excluded.name, state = excluded.state, has = excluded.has; END]],
+    INSERT INTO touched VALUES (old.id, old.state, old.fingerprint, old.revoked_at, new.friendly_name, new.state,
+      new.fingerprint, new.revoked_at)
+    ON CONFLICT (id) DO UPDATE SET name = excluded.name, state = excluded.state, has = excluded.has,
+      is_revoked = excluded.is_revoked; END]],
   [[CREATE TEMP TRIGGER removed AFTER DELETE ON main.objects BEGIN
-    INSERT INTO touched VALUES (old.id, old.state, old.fingerprint, old.friendly_name, NULL, NULL)
+    INSERT INTO touched VALUES (old.id, old.state, old.fingerprint, old.revoked_at, old.friendly_name, NULL, NULL, NULL)
     ON CONFLICT (id) DO UPDATE SET state = NULL, has = NULL; END]],
 }
 
@@ -240,14 +244,14 @@ end
 local function changes(context)
   local before, after = {}, {}
   local rows = context.db:rows "SELECT * FROM touched ORDER BY id" or {}
-  local function object_as(state, fingerprint)
-    return state and json.object({ state = state, fingerprint = fingerprint or json.null }, { "state", "fingerprint" })
-      or json.null
+  local function object_as(state, fingerprint, revoked)
+    return state and json.object({ state = state, fingerprint = fingerprint or json.null, revoked = revoked and true },
+      { "state", "fingerprint", "revoked" }) or json.null
   end
   if rows[1] then before.objects, after.objects = json.object {}, json.object {} end
   for _, row in ipairs(rows) do
-    before.objects[tostring(row.id)] = object_as(row.was, row.had)
-    after.objects[tostring(row.id)] = object_as(row.state, row.has)
+    before.objects[tostring(row.id)] = object_as(row.was, row.had, row.was_revoked)
+    after.objects[tostring(row.id)] = object_as(row.state, row.has, row.is_revoked)
   end
   add_services(before, after, context.record.services)
   if next(before) == nil then return nil, nil end

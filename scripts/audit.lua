@@ -107,9 +107,10 @@ local function change_of(record)
     for name, value in options.sorted(after ~= json.null and after[kind] or {}) do
       local was = before[kind][name]
       if kind == "objects" then
-        local is = value == json.null and "removed" or value.state
-        parts[#parts + 1] = was == json.null and ("%s: %s"):format(name, is)
-          or ("%s: %s -> %s"):format(name, was.state, is)
+        local function as(side) return side.revoked and "revoked" or side.state end
+        local is = value == json.null and "removed" or as(value)
+        parts[#parts + 1] = (was == json.null or as(was) == is) and ("%s: %s"):format(name, is)
+          or ("%s: %s -> %s"):format(name, as(was), is)
       else
         local function first(list) return #list > 1 and short(list[1]) .. "+" or short(list[1]) end
         parts[#parts + 1] = ("%s: %s -> %s"):format(name, first(was), first(value))

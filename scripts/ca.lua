@@ -90,7 +90,9 @@ local function crl_command(args, context)
     context:say("would make the revocation list of the local CA%s", args.out and ", as " .. args.out or "")
     return nothing(CRL_FIELDS)
   end
-  local made
+  local db, made
+  db, message, code = context:write() -- the CA signs: that is recorded
+  if not db then return nil, message, code end
   made, message, code = crl.issue(context, args.days or CRL_DAYS)
   if not made then return nil, message, code end
   if args.out then
