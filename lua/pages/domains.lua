@@ -31,7 +31,7 @@ local function replace(state, old, new)
     if current == old then state.changed[name] = new end
   end
   state.changed[old] = new
-  if new then state.changed[new] = nil end
+  if new then lines.want(state, new) end
   if state.common_name == old then state.common_name = new end
 end
 
@@ -40,7 +40,7 @@ local function add_names(state, line)
   if not list then return message end
   if #list == 0 then return "say which name to add, with add and the name" end
   for _, name in ipairs(list) do
-    state.changed[name] = nil
+    lines.want(state, name)
     state.added[#state.added + 1] = name
   end
 end

@@ -51,7 +51,7 @@ local function edit_row(state, ui, row)
   for _, name in ipairs(worksheet.merged { row }) do -- one that is new here is wanted on the list again
     local is_new = true
     for _, other in ipairs(before) do is_new = is_new and other ~= name end
-    if is_new then state.changed[name] = nil end
+    if is_new then lines.want(state, name) end
   end
 end
 

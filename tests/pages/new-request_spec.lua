@@ -273,6 +273,26 @@ describe("the wizard of new-request", function()
     assert.is_truthy(screen:find("imap.contoso.com (common name)", 1, true))
   end)
 
+  it("has a name again that was edited or taken off, and what stands in its place", function()
+    start(SITE)
+    to_list()
+    local screen = answer(CHANGE, "2", "Name [autodiscover.contoso.com]:", "one.test", CHANGE, "autodiscover.contoso.com", CHANGE,
+      "remove 3", CHANGE, "<", ROW, "8", "IMAP, internal names [none]:", "", "IMAP, external names [imap.contoso.com]:",
+      "imap.contoso.com, www.contoso.com", ROW, "", CHANGE)
+    local list = screen:match ".*Certificate Domains.-%)%.\n(.*)Change"
+    assert.same({ "mail.contoso.com", "autodiscover.contoso.com", "www.contoso.com", "autoconfig.contoso.com", "mta-sts.contoso.com",
+      "mail.corp.contoso.com", "one.test" }, (function()
+      local names = {}
+      for name in list:gmatch "%d+  (%S+)" do names[#names + 1] = name end
+      return names
+    end)())
+    answer(CHANGE, "edit 7", "Name [one.test]:", "two.test", CHANGE, "2", "Name [autodiscover.contoso.com]:", "one.test", CHANGE, "one.test")
+    screen = answer(CHANGE)
+    list = screen:match ".*\n 1 (.*)Change"
+    assert.is_truthy(list:find("two.test", 1, true))
+    assert.is_truthy(list:find("one.test", 1, true))
+  end)
+
   it("names another common name when the worksheet has it no more", function()
     start(SITE)
     to_list()
