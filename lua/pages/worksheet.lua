@@ -3,6 +3,7 @@
 -- changed stays when the page is visited again.
 
 local lines = require "pages.lines"
+local names = require "names"
 local options = require "options"
 local text = require "text"
 local worksheet = require "worksheet"
@@ -13,7 +14,7 @@ local M = {}
 local function describe(number, row)
   local parts = {}
   for _, kind in ipairs { "internal", "external" } do
-    parts[#parts + 1] = ("%s %s"):format(kind, #row[kind] > 0 and text.names(row[kind]) or "none")
+    parts[#parts + 1] = ("%s %s"):format(kind, #row[kind] > 0 and names.shown(row[kind]) or "none")
   end
   return ("%2d  %s%s: %s"):format(number, row.label, row.use and "" or " (skipped)", table.concat(parts, "; "))
 end

@@ -293,6 +293,21 @@ describe("the wizard of new-request", function()
     assert.is_truthy(list:find("one.test", 1, true))
   end)
 
+  it("takes names and texts in other scripts as they are written", function()
+    start((SITE:gsub('"contoso%.com"', '"bücher.example"')))
+    local joined = "می\u{200C}خواهم"
+    answer(FRIENDLY, joined, "Root domain [bücher.example]:", "", WILDCARD, "", ROW, "skip", ROW, "", "Name to add:", "Müller.example, www.BÜCHER.example",
+      CHANGE, "", ORGANIZATION, joined, "Organizational unit [Mail]:", "a\u{202E}b", "Organizational unit [Mail]:", "-", "Country [US]:", "", "City or locality [none]:", "",
+      "State or province [none]:", "", "Certificate request file [xn--mller-kva.example.csr]:", "-")
+    local screen = answer(MAKE)
+    assert.is_truthy(screen:find("autodiscover.xn--bcher-kva.example", 1, true))
+    assert.is_truthy(screen:find("\n 1  xn--mller-kva.example (müller.example) (common name)\n", 1, true))
+    assert.is_truthy(screen:find("That held invisible characters; type it again.", 1, true))
+    local object = made_as_pasted(screen)
+    assert.same({ "xn--mller-kva.example", "www.xn--bcher-kva.example" }, object.domains)
+    assert.equal(joined, object.friendly_name)
+  end)
+
   it("names another common name when the worksheet has it no more", function()
     start(SITE)
     to_list()
