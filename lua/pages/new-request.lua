@@ -210,6 +210,7 @@ function M.ask(args, context)
     changed = {}, added = {}, domains = {},
   })
   if not state then return nil, message, code end
+  context.arguments = commandline.arguments(script, state.args) -- for the audit record
   return state.args
 end
 

@@ -458,6 +458,23 @@ describe("the wizard of new-request", function()
     end
   end)
 
+  it("is recorded with the options that it made, not at all when it is abandoned", function()
+    start(SITE)
+    answer(FRIENDLY)
+    terminal:key "C-c"
+    assert.equal(1, terminal:ended())
+    assert.is_nil(lfs.attributes(desk.state))
+    terminal:close()
+    start()
+    answer(FRIENDLY, "my mail", ROOT, "fabrikam.com", WILDCARD, "y", ORGANIZATION)
+    terminal:key("Enter", "Enter", "Enter", "Enter", "Enter")
+    answer("Certificate request file [wildcard.fabrikam.com.csr]:", "-", MAKE, "")
+    assert.equal(0, terminal:ended())
+    local record = json.decode(desk:read(desk.state .. "/audit.jsonl"):match "^[^\n]+")
+    assert.same({ "new-request", { "--name", "my mail", "--root-domain", "fabrikam.com", "--wildcard" } },
+      { record.command, record.arguments })
+  end)
+
   it("starts from the options that were given", function()
     start(SITE, "--name", "given", "--root-domain", "fabrikam.com", "--organization", "Fabrikam", "--out", "my.csr")
     answer("Friendly name [given]:", "", "Root domain [fabrikam.com]:", "", WILDCARD, "y", "Organization [Fabrikam]:", "",
