@@ -12,30 +12,50 @@ function M.quote(word)
   return word:find(PLAIN) and word or "'" .. word:gsub("'", "'\\''") .. "'"
 end
 
--- What an option is given by, as quoted words: a name and a value. One that
--- begins with a hyphen would be taken for an option itself.
+-- What an option is given by: a name and a value. One that begins with a hyphen
+-- would be taken for an option itself.
 local function given(option, value)
   if value == true then return { option[1] } end
   if type(value) == "table" then value = table.concat(value, ",") end
   value = tostring(value)
-  if value:sub(1, 1) == "-" then return { M.quote(option[1] .. "=" .. value) } end
-  return { option[1], M.quote(value) }
+  if value:sub(1, 1) == "-" then return { option[1] .. "=" .. value } end
+  return { option[1], value }
 end
 
---- The words of a command, a group for each that belong together.
--- @param context whose site and state folders are named where they are not the
---   usual ones
--- @param script as scripts.load returns it
--- @param args its options by key
--- @return array of arrays of quoted words
-function M.words(context, script, args)
-  local where, words = require "where", { { "certwright" } }
-  if context.site_dir ~= where.site() then words[2] = { "--site", M.quote(context.site_dir) } end
-  if context.state_dir ~= where.state() then words[#words + 1] = { "--state", M.quote(context.state_dir) } end
-  words[#words + 1] = { script.name }
+-- The words that give a script's options, a group for each option.
+local function groups(script, args)
+  local list = {}
   for _, option in ipairs(script.options) do
     local value = args[options.key(option)]
-    for _, each in ipairs(option.many and value or { value or nil }) do words[#words + 1] = given(option, each) end
+    for _, each in ipairs(option.many and value or { value or nil }) do list[#list + 1] = given(option, each) end
+  end
+  return list
+end
+
+--- The arguments of a script that give its options, as argv has them.
+-- @param script as scripts.load returns it
+-- @param args its options by key
+-- @return array
+function M.arguments(script, args)
+  local list = {}
+  for _, group in ipairs(groups(script, args)) do table.move(group, 1, #group, #list + 1, list) end
+  return list
+end
+
+--- The quoted words of a command, a group for each that belong together.
+-- @param context whose site and state folders are named where they are not the
+--   usual ones
+-- @param script, args as for arguments
+-- @return array of arrays
+function M.words(context, script, args)
+  local where, words = require "where", { { "certwright" } }
+  if context.site_dir ~= where.site() then words[2] = { "--site", context.site_dir } end
+  if context.state_dir ~= where.state() then words[#words + 1] = { "--state", context.state_dir } end
+  words[#words + 1] = { script.name }
+  local given_words = groups(script, args)
+  table.move(given_words, 1, #given_words, #words + 1, words)
+  for _, group in ipairs(words) do
+    for i, word in ipairs(group) do group[i] = M.quote(word) end
   end
   return words
 end

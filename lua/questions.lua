@@ -35,9 +35,20 @@ function Ui:say(prose, indent)
   write(self, prose, indent)
 end
 
---- Shows lines as they are, for tables that fit and commands to copy.
+--- Shows lines as they are, for tables that fit.
 function Ui:show(lines)
   self.dialogue.write(text.escape_lines(lines) .. "\n")
+end
+
+--- Shows a command to copy: what text.hidden lets pass stands in it as it is.
+function Ui:paste(command)
+  local lines = {}
+  for line in command:gmatch "[^\n]+" do
+    lines[#lines + 1] = text.replace_hidden(line, function(code)
+      return text.hidden(utf8.char(code)) and ("\\u{%04X}"):format(code) or utf8.char(code)
+    end)
+  end
+  self.dialogue.write(table.concat(lines, "\n") .. "\n")
 end
 
 --- Warns of something that does not stop the user.
@@ -66,7 +77,7 @@ local function read(self, prompt)
       self:say "That was not UTF-8; type it again."
     elseif line:find "%c" or line:find "\xC2[\x80-\x9F]" then
       self:say "That held control characters (the arrow keys do nothing here); type it again."
-    elseif text.escape(line) ~= line then
+    elseif text.hidden(line) then
       self:say "That held invisible characters; type it again."
     else
       return line

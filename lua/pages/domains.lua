@@ -5,7 +5,6 @@
 
 local lines = require "pages.lines"
 local names = require "names"
-local text = require "text"
 local worksheet = require "worksheet"
 
 local M = {}
@@ -31,7 +30,7 @@ local function replace(state, old, new)
     if current == old then state.changed[name] = new end
   end
   state.changed[old] = new
-  if new then state.changed[new] = nil end
+  if new then lines.want(state, new) end
   if state.common_name == old then state.common_name = new end
 end
 
@@ -40,7 +39,7 @@ local function add_names(state, line)
   if not list then return message end
   if #list == 0 then return "say which name to add, with add and the name" end
   for _, name in ipairs(list) do
-    state.changed[name] = nil
+    lines.want(state, name)
     state.added[#state.added + 1] = name
   end
 end
@@ -61,10 +60,18 @@ local function remove_names(state, list, which)
   for _, number in ipairs(which) do replace(state, list[number], false) end
 end
 
+-- Whether names are all that a line holds: words with a dot, or addresses.
+local function are_names(line)
+  for word in line:gmatch "[^,%s]+" do
+    if not word:find "[.:]" then return false end
+  end
+  return true
+end
+
 -- Does what a line says to the list; what is wrong with it, or nil.
 local function change_list(state, ui, list, line)
   local verb, rest = lines.command(line, { add = true, edit = true, remove = true, common = true })
-  if verb == "add" or not verb and line:find "^%S*[.:]%S*$" then return add_names(state, rest) end
+  if verb == "add" or not verb and are_names(line) then return add_names(state, rest) end
   if not verb and not line:find "^%d+$" then return "that is neither a name nor a number; ? explains" end
   local which, message = lines.numbers(rest, #list, "line")
   if not which then return message end
@@ -100,18 +107,18 @@ end
 --- Warns of each name that a service uses and a list lacks.
 function M.warn(ui, facts, list)
   for _, entry in ipairs(worksheet.lacking(facts, list)) do
-    ui:warn(("%s is used by %s, and is not on the list."):format(text.names { entry.name },
+    ui:warn(("%s is used by %s, and is not on the list."):format(names.shown { entry.name },
       table.concat(entry.services, ", ")))
   end
 end
 
 local function show_list(state, ui, ask, list)
   for i, name in ipairs(list) do
-    ui:say(("%2d  %s%s"):format(i, text.names { name }, name == state.common_name and " (common name)" or ""), 4)
+    ui:say(("%2d  %s%s"):format(i, names.shown { name }, name == state.common_name and " (common name)" or ""), 4)
   end
   local all = { table.unpack(list) }
   for _, name in ipairs(ask.extra(state, list)) do
-    ui:say(("    %s (added by the site's policy)"):format(text.names { name }), 4)
+    ui:say(("    %s (added by the site's policy)"):format(names.shown { name }), 4)
     all[#all + 1] = name
   end
   M.warn(ui, ask.facts, all)

@@ -41,4 +41,13 @@ function M.names(line)
   return names.list(list)
 end
 
+--- Puts a name back on the list that was taken off it; what has replaced it there
+-- stays.
+-- @param state its `changed` has what replaces a name (false: nothing), `added`
+--   the names that are no row's
+function M.want(state, name)
+  state.added[#state.added + 1] = state.changed[name] or nil
+  state.changed[name] = nil
+end
+
 return M

@@ -154,7 +154,7 @@ local function configuration(self)
       ui:show(text.fields(answers.summary(made, args), columns))
       if state.wildcard then domains.warn(ui, self.asked.facts, made.domains) end
       ui:say "\nThe same on the command line:"
-      ui:show(commandline.lines(commandline.words(self.context, self.script, args), columns))
+      ui:paste(commandline.lines(commandline.words(self.context, self.script, args), columns))
       ui:say ""
       local prompt = self.context.dry_run and "Show what would be made?" or "Make the request?"
       if args.self_signed then prompt = "Make the certificate?" end
@@ -210,6 +210,7 @@ function M.ask(args, context)
     changed = {}, added = {}, domains = {},
   })
   if not state then return nil, message, code end
+  context.arguments = commandline.arguments(script, state.args) -- for the audit record
   return state.args
 end
 

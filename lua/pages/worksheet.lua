@@ -3,6 +3,7 @@
 -- changed stays when the page is visited again.
 
 local lines = require "pages.lines"
+local names = require "names"
 local options = require "options"
 local text = require "text"
 local worksheet = require "worksheet"
@@ -13,7 +14,7 @@ local M = {}
 local function describe(number, row)
   local parts = {}
   for _, kind in ipairs { "internal", "external" } do
-    parts[#parts + 1] = ("%s %s"):format(kind, #row[kind] > 0 and text.names(row[kind]) or "none")
+    parts[#parts + 1] = ("%s %s"):format(kind, #row[kind] > 0 and names.shown(row[kind]) or "none")
   end
   return ("%2d  %s%s: %s"):format(number, row.label, row.use and "" or " (skipped)", table.concat(parts, "; "))
 end
@@ -51,7 +52,7 @@ local function edit_row(state, ui, row)
   for _, name in ipairs(worksheet.merged { row }) do -- one that is new here is wanted on the list again
     local is_new = true
     for _, other in ipairs(before) do is_new = is_new and other ~= name end
-    if is_new then state.changed[name] = nil end
+    if is_new then lines.want(state, name) end
   end
 end
 

@@ -273,6 +273,41 @@ describe("the wizard of new-request", function()
     assert.is_truthy(screen:find("imap.contoso.com (common name)", 1, true))
   end)
 
+  it("has a name again that was edited or taken off, and what stands in its place", function()
+    start(SITE)
+    to_list()
+    local screen = answer(CHANGE, "2", "Name [autodiscover.contoso.com]:", "one.test", CHANGE, "autodiscover.contoso.com", CHANGE,
+      "remove 3", CHANGE, "<", ROW, "8", "IMAP, internal names [none]:", "", "IMAP, external names [imap.contoso.com]:",
+      "imap.contoso.com, www.contoso.com", ROW, "", CHANGE)
+    local list = screen:match ".*Certificate Domains.-%)%.\n(.*)Change"
+    assert.same({ "mail.contoso.com", "autodiscover.contoso.com", "www.contoso.com", "autoconfig.contoso.com", "mta-sts.contoso.com",
+      "mail.corp.contoso.com", "one.test" }, (function()
+      local names = {}
+      for name in list:gmatch "%d+  (%S+)" do names[#names + 1] = name end
+      return names
+    end)())
+    answer(CHANGE, "edit 7", "Name [one.test]:", "two.test", CHANGE, "2", "Name [autodiscover.contoso.com]:", "one.test", CHANGE, "one.test")
+    screen = answer(CHANGE)
+    list = screen:match ".*\n 1 (.*)Change"
+    assert.is_truthy(list:find("two.test", 1, true))
+    assert.is_truthy(list:find("one.test", 1, true))
+  end)
+
+  it("takes names and texts in other scripts as they are written", function()
+    start((SITE:gsub('"contoso%.com"', '"bücher.example"')))
+    local joined = "می\u{200C}خواهم"
+    answer(FRIENDLY, joined, "Root domain [bücher.example]:", "", WILDCARD, "", ROW, "skip", ROW, "", "Name to add:", "Müller.example, www.BÜCHER.example",
+      CHANGE, "", ORGANIZATION, joined, "Organizational unit [Mail]:", "a\u{202E}b", "Organizational unit [Mail]:", "-", "Country [US]:", "", "City or locality [none]:", "",
+      "State or province [none]:", "", "Certificate request file [xn--mller-kva.example.csr]:", "-")
+    local screen = answer(MAKE)
+    assert.is_truthy(screen:find("autodiscover.xn--bcher-kva.example", 1, true))
+    assert.is_truthy(screen:find("\n 1  xn--mller-kva.example (müller.example) (common name)\n", 1, true))
+    assert.is_truthy(screen:find("That held invisible characters; type it again.", 1, true))
+    local object = made_as_pasted(screen)
+    assert.same({ "xn--mller-kva.example", "www.xn--bcher-kva.example" }, object.domains)
+    assert.equal(joined, object.friendly_name)
+  end)
+
   it("names another common name when the worksheet has it no more", function()
     start(SITE)
     to_list()
@@ -421,6 +456,23 @@ describe("the wizard of new-request", function()
       "'1' is no line: there are none", "say which line, by its number.", "1 mail.example.org (common name)" } do
       assert.is_truthy(screen:find(told, 1, true), told)
     end
+  end)
+
+  it("is recorded with the options that it made, not at all when it is abandoned", function()
+    start(SITE)
+    answer(FRIENDLY)
+    terminal:key "C-c"
+    assert.equal(1, terminal:ended())
+    assert.is_nil(lfs.attributes(desk.state))
+    terminal:close()
+    start()
+    answer(FRIENDLY, "my mail", ROOT, "fabrikam.com", WILDCARD, "y", ORGANIZATION)
+    terminal:key("Enter", "Enter", "Enter", "Enter", "Enter")
+    answer("Certificate request file [wildcard.fabrikam.com.csr]:", "-", MAKE, "")
+    assert.equal(0, terminal:ended())
+    local record = json.decode(desk:read(desk.state .. "/audit.jsonl"):match "^[^\n]+")
+    assert.same({ "new-request", { "--name", "my mail", "--root-domain", "fabrikam.com", "--wildcard" } },
+      { record.command, record.arguments })
   end)
 
   it("starts from the options that were given", function()
