@@ -25,6 +25,7 @@
 
 static const luaL_Reg modules[] = {
     {"core.bundle", luaopen_core_bundle},
+    {"core.caller", luaopen_core_caller},
     {"core.cert", luaopen_core_cert},
     {"core.file", luaopen_core_file},
     {"core.generation", luaopen_core_generation},
@@ -101,6 +102,7 @@ static const char *push_home(lua_State *L, const char **folder) {
 static void settle(void) {
   const struct rlimit none = {0, 0};
   int descriptor;
+  core_settle_caller();
   do
     descriptor = open("/dev/null", O_RDONLY);
   while (descriptor >= 0 && descriptor <= 2);
@@ -160,9 +162,10 @@ static int run(lua_State *L) {
 }
 
 int main(int argc, char **argv) {
-  lua_State *L = luaL_newstate();
+  lua_State *L;
   int status = 1;
   settle();
+  L = luaL_newstate();
   if (L == NULL)
     return status;
   lua_pushcfunction(L, run);
