@@ -16,6 +16,7 @@ function M.new(what)
   local globals = what.globals
   return setmetatable({
     home = what.home, version = what.version,
+    caller = globals.caller or nil, -- the role user who acts; their role is set when it is known
     site_dir = globals.site, state_dir = globals.state,
     json = globals.json, yes = globals.yes, dry_run = globals.dry_run,
     quiet = globals.quiet, verbose = globals.verbose,
@@ -100,6 +101,11 @@ function M:agree(matter, instead)
   local answer = (io.stdin:read "l" or ""):lower():match "^%s*(.-)%s*$"
   if answer == "y" or answer == "yes" then return true end
   return nil, "nothing was done", "refused"
+end
+
+--- Whether who acts may do what takes a role.  Root has no role and needs none.
+function M:may(role)
+  return not self.caller or self.role ~= nil and require("roles").includes(self.role, role)
 end
 
 --- A path in the state folder.

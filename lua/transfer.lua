@@ -3,6 +3,7 @@
 
 local appraisal = require "appraisal"
 local bundle = require "core.bundle"
+local caller = require "caller"
 local cert = require "core.cert"
 local certificates = require "certificates"
 local completion = require "completion"
@@ -209,7 +210,7 @@ end
 --- Writes what was exported; a file that is there needs --yes.
 -- @return true | nil, message, "exists" | ...
 function M.write(context, path, bytes, is_secret)
-  local ok, message, code = file.write(path, bytes,
+  local ok, message, code = caller.file.write(path, bytes,
     { mode = is_secret and 384 or 420, exclusive = not context.yes }) -- 0600, 0644
   if not ok and code == "exists" and not context.yes then
     message = ("'%s' exists already; say --yes to replace it"):format(text.escape(path))

@@ -99,7 +99,7 @@ end
 
 return {
   summary = "request, submit, complete and assign in one go",
-  role = "organization-management",
+  role = "operator",
   options = declared(),
   notes = [[
 Exit status 3: the CA has not issued yet; enroll ID goes on later, with what

@@ -25,7 +25,8 @@ end
 
 return {
   summary = "write out a certificate and its chain, or its key",
-  role = "operator",
+  role = "auditor",
+  role_of = function(args) return (args.form == "pfx" or args.pfx) and "organization-management" or nil end,
   options = {
     { "cert", "id, friendly name, or 6 or more hex digits of a fingerprint", argument = "CERT" },
     { "--form", "pem, der (the certificate alone), p7b or pfx (with the key)", argument = "FORM",

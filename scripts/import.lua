@@ -1,6 +1,7 @@
 -- import: takes in a certificate that was made elsewhere, with its key
 -- (Exchange: Import-ExchangeCertificate).
 
+local caller = require "caller"
 local certificates = require "certificates"
 local completion = require "completion"
 local json = require "json"
@@ -16,7 +17,7 @@ local function read(args)
   local pile
   pile, message, code = unpacking.files({ args.file }, { password = password or nil, with_key = not args.key })
   if not pile or not args.key then return pile, message, code end
-  pile.key, message, code = key.open(args.key, password or nil)
+  pile.key, message, code = caller.call(key.open, args.key, password or nil)
   if not pile.key then
     if code == "denied" and not password then message = message .. "; give it with --password-file FILE" end
     return nil, message, code
@@ -55,7 +56,7 @@ end
 
 return {
   summary = "take in a certificate made elsewhere, with its key",
-  role = "operator",
+  role = "organization-management",
   options = {
     { "file", "certificate, chain and key: PEM, DER, PKCS #7, PKCS #12 or a ZIP (- is standard input)",
       argument = "FILE" },
