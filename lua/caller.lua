@@ -28,8 +28,11 @@ local known -- the role user of this run, if there is one
 -- @return caller or false | nil, message, "denied" | "io"
 function M.identify()
   known = nil
+  local effective, _, real = host.user()
+  if effective ~= 0 then return false end
+  if real ~= 0 then return nil, "refused to run as root for another user but through sudo: chmod u-s", "denied" end
   local said = os.getenv "SUDO_UID"
-  if (host.user()) ~= 0 or not said then return false end
+  if not said then return false end
   local uid = math.tointeger(tonumber(said:match "^%d+$"))
   local user = uid and uid < 4294967295 and host.lookup(uid)
   if not user then return nil, "called through sudo by a user whom the system does not know", "denied" end

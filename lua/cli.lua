@@ -261,7 +261,7 @@ local function main()
   settled, beyond, code = settle(what)
   if not settled then return fail(beyond, code) end
   if beyond then
-    return refuse(new_context(), what.name or "", what.rest,
+    return refuse(new_context(), beyond, argv,
       ("'%s' may not use %s through sudo: it is root's alone"):format(globals.caller.name, beyond), "denied")
   end
   if what.code or what.file then return run_chunk(what) end
