@@ -42,7 +42,8 @@ static bool is_kept(const char *entry) {
   return false;
 }
 
-/* A limit that would stop a write, or the program, in the middle. */
+/* Lifts what would stop a write, or the program, in the middle, where root may
+ * (CAP_SYS_RESOURCE). */
 static void lift(void) {
   static const int kinds[] = {RLIMIT_AS, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE};
   struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};

@@ -96,9 +96,10 @@ static const char *push_home(lua_State *L, const char **folder) {
 
 /* What the caller may have left behind: a standard stream that is closed (the
  * next file would take its number), or SIGCHLD ignored (no child's status
- * could be had).  A core file could hold a private key, also one that is piped
- * to a program, for which its limit means nothing; nor may a process of the
- * same user look into this one. */
+ * could be had).  A limit of a file's size makes a write fail, as a full disk
+ * does, and does not kill.  A core file could hold a private key, also one that
+ * is piped to a program, for which its limit means nothing; nor may a process
+ * of the same user look into this one. */
 static void settle(void) {
   const struct rlimit none = {0, 0};
   int descriptor;
@@ -109,6 +110,7 @@ static void settle(void) {
   if (descriptor >= 0)
     close(descriptor);
   signal(SIGCHLD, SIG_DFL);
+  signal(SIGXFSZ, SIG_IGN);
   /* The system takes back what OpenSSL holds, at once. */
   OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
   setrlimit(RLIMIT_CORE, &none);

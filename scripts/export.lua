@@ -36,6 +36,8 @@ return {
       choices = { "modern", "legacy" } },
     { "--out", "write to FILE instead of standard output", argument = "FILE" },
   },
+  notes = [[
+Who has a role needs organization-management for a pfx.]],
   text = function(_, context) return context.printed, true end,
 
   run = function(args, context)

@@ -34,9 +34,10 @@ Each role may do what those before it may. 'roles' in config.lua names the
 Unix groups of each:
    roles = { requester = "certs", operator = { "mail", "web" } }
 Without it only root may, and who sudo lets run everything. A user of a role
-runs sudo certwright COMMAND ..., with all options behind the command.  The
-sudoers file goes, mode 0440, to /etc/sudoers.d/certwright:
-   certwright roles --sudoers > FILE && visudo -c -f FILE]],
+runs sudo certwright COMMAND ..., with all options behind the command.  To let
+the groups do so:
+   certwright roles --sudoers > sudoers && visudo -c -f sudoers
+   install -m 440 sudoers /etc/sudoers.d/certwright]],
   text = function(result, context)
     if context.printed then return context.printed, true end
     return lines_of(result, context)

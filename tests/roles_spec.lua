@@ -127,6 +127,17 @@ describe("roles", function()
     assert.equal(text, parsed("aud", "roles", "--sudoers").sudoers)
   end)
 
+  it("are taken as the README has them", function()
+    local readme = Desk:read(here .. "/../README.md")
+    realm:site(assert(readme:match "\n## Who may do what\n.-\n```lua\n(.-)\n```"))
+    for _, group in ipairs { "audit", "helpdesk", "mailops", "webops", "pki" } do realm:must("groupadd", "-f", group) end
+    local line = assert(readme:match "\n(certwright roles %-%-sudoers > [^\n]+)\n")
+    assert.equal("sudoers: parsed OK\n", realm:must("sh", "-c", "cd /var/lib && " .. line))
+    assert.equal("root 440\n", realm:must("stat", "-c", "%U %a", "/etc/sudoers.d/certwright"))
+    assert.equal("[]\n", done("req", "list", "--json"))
+    realm:must("groupdel", "audit")
+  end)
+
   it("auditor: reads, and nothing else", function()
     realm:must("certwright", "new-request", "--domain", "www.test", "--self-signed")
     realm:must("certwright", "ca", "init")
