@@ -42,22 +42,18 @@ static bool is_kept(const char *entry) {
   return false;
 }
 
-/* Lifts what would stop a write, or the program, in the middle, where root may
- * (CAP_SYS_RESOURCE). */
-static void lift(void) {
-  static const int kinds[] = {RLIMIT_AS, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE};
-  struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
-  size_t i;
-  for (i = 0; i < COUNT(kinds); i++)
-    setrlimit(kinds[i], &limit);
-  if (getrlimit(RLIMIT_STACK, &limit) == 0 && limit.rlim_cur < STACK)
-    setrlimit(RLIMIT_STACK, &(struct rlimit){STACK, RLIM_INFINITY});
-  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < FILES) {
-    limit.rlim_cur = FILES;
-    if (limit.rlim_max < FILES)
-      limit.rlim_max = FILES;
-    setrlimit(RLIMIT_NOFILE, &limit);
-  }
+/* Lifts a limit to this, or to what root without CAP_SYS_RESOURCE may. */
+static void lift(int kind, rlim_t wanted) {
+  struct rlimit limit;
+  if (getrlimit(kind, &limit) != 0 || limit.rlim_cur >= wanted)
+    return;
+  limit.rlim_cur = wanted;
+  if (limit.rlim_max < wanted)
+    limit.rlim_max = wanted;
+  if (setrlimit(kind, &limit) == 0 || getrlimit(kind, &limit) != 0)
+    return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(kind, &limit);
 }
 
 void core_settle_caller(void) {
@@ -69,7 +65,12 @@ void core_settle_caller(void) {
     if (is_kept(*from))
       *to++ = *from;
   *to = NULL;
-  lift();
+  lift(RLIMIT_AS, RLIM_INFINITY); /* these would stop it in the middle */
+  lift(RLIMIT_CPU, RLIM_INFINITY);
+  lift(RLIMIT_DATA, RLIM_INFINITY);
+  lift(RLIMIT_FSIZE, RLIM_INFINITY);
+  lift(RLIMIT_NOFILE, FILES);
+  lift(RLIMIT_STACK, STACK);
   umask(022);
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);

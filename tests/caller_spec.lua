@@ -339,6 +339,24 @@ describe("a role user", function()
       realm:must("sh", "-c", "cd /var/lib/certwright; ls keys | wc -l; ls requests | wc -l"))
   end)
 
+  it("hands over no limit, umask or blocked signal that root need not have", function()
+    realm:write("/etc/certwright/scripts/limits.lua", [[
+      return { summary = "says what there is", options = {}, text = function(result) return result end,
+        run = function()
+          local file = require "core.file"
+          local status, limits = file.read "/proc/self/status", file.read "/proc/self/limits"
+          local list = { status:match "\nUmask:%s*(%d+)", status:match "\nSigBlk:%s*0*(%x+)\n" }
+          for _, name in ipairs { "cpu time", "file size", "data size", "open files", "address space", "stack size" } do
+            list[#list + 1] = limits:match("\nMax " .. name .. "%s+(%w+)")
+          end
+          return table.concat(list, " ")
+        end }]])
+    local result = eve [[umask 0777; ulimit -S -n 24; ulimit -S -f 100; ulimit -S -t 9; ulimit -S -d 300000; ulimit -S -v 300000
+      ulimit -S -s 1024; exec env --block-signal=TERM --block-signal=CHLD sudo -n certwright limits]]
+    assert.same({ 0, "0022 0 unlimited unlimited unlimited 1024 unlimited 8388608\n" }, { result.status, result.stdout },
+      result.stderr)
+  end)
+
   it("reaches nothing by an id or a name that is more than that", function()
     realm:must("certwright", "new-request", "--domain", "a.test")
     local commands = { "show", "cancel", "remove", "export", "complete-request" }
