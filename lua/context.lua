@@ -77,14 +77,14 @@ function M:site()
   return self.loaded_site
 end
 
---- Who acts: the user behind sudo where there is one.
+--- Who acts: the user behind sudo where there is one, by the name that the
+-- system has for the number that sudo says.
 function M.who()
   local effective, _, real = host.user()
-  local user = host.lookup(real or effective)
-  local name = user and user.name or tostring(real)
-  local behind = os.getenv "SUDO_USER"
-  if effective == 0 and behind and behind:match "^[%w_.-]+$" then name = behind .. " (sudo)" end
-  return name
+  local behind = effective == 0 and math.tointeger(tonumber((os.getenv "SUDO_UID" or ""):match "^%d+$")) or 0
+  local uid = behind > 0 and behind or real or effective
+  local user = host.lookup(uid)
+  return (user and user.name or tostring(uid)) .. (behind > 0 and " (sudo)" or "")
 end
 
 --- Asks a person on a terminal whether to go on; --yes answers.  Elsewhere nobody

@@ -140,6 +140,14 @@ describe("a role user", function()
       assert.is_truthy(done("show", "1"):find("  eve (sudo)  ", 1, true))
     end)
 
+    it("also where the user's name is one that a domain gave", function()
+      realm:must("useradd", "--badname", "-m", "-G", "pki", "corp\\eve+1")
+      local result = realm:as("corp\\eve+1", "exec sudo -n certwright new-request --domain a.test")
+      assert.equal(0, result.status, result.stderr)
+      assert.is_truthy(done("show", "1"):find("  corp\\eve+1 (sudo)  ", 1, true))
+      realm:must("userdel", "-r", "corp\\eve+1")
+    end)
+
     it("and without sudo has no rights by claiming them", function()
       realm:must("certwright", "new-request", "--domain", "a.test")
       local result = eve "SUDO_UID=0 SUDO_USER=root exec certwright list --state /var/lib/certwright"
