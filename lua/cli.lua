@@ -183,7 +183,7 @@ local function beyond_roles(what)
   local host = require "core.host"
   local is_repl = not what.name and not globals.help and not globals.json and host.terminal(0) and host.terminal(1)
   return globals.site and "--site" or globals.state and "--state" or what.code and "-e" or what.file and "FILE"
-    or is_repl and "certwright without a command" or nil
+    or is_repl and "the prompt" or nil
 end
 
 -- Loads the script that is named, and parses the arguments of its command.

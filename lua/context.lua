@@ -42,7 +42,7 @@ end
 
 --- Says what to do next, where it is for a person to do.
 function M:next(format, ...)
-  if not self.in_workflow then self:say("next: " .. format, ...) end
+  if not self.in_workflow then self:say("next: " .. (self.caller and "sudo " or "") .. format, ...) end
 end
 
 --- Warns on standard error, even with --quiet.

@@ -18,6 +18,7 @@ local function lines_of(list, context)
   local shown = {}
   for i, entry in ipairs(list) do
     local groups = #entry.groups > 0 and "groups: " .. text.names(entry.groups) or "no group"
+    if entry.role == context.role then groups = groups .. " (yours)" end
     local more = #entry.commands > 0 and table.concat(entry.commands, ", ") or "nothing more"
     shown[#shown + 1] = { entry.role, groups }
     shown[#shown + 1] = { "", (i > 1 and "also " or "") .. more }

@@ -186,7 +186,7 @@ describe("a role user", function()
           { result.status, result.stderr })
       end
       result = eve [[cd cwd && script -qec "sudo -n certwright" /dev/null </dev/null]]
-      assert.is_truthy(result.stdout:find("'eve' may not use certwright without a command through", 1, true), result.stdout)
+      assert.is_truthy(result.stdout:find("'eve' may not use the prompt through", 1, true), result.stdout)
       assert.is_false(exists "/var/lib/loaded")
     end)
 
@@ -354,14 +354,14 @@ describe("a role user", function()
           local file = require "core.file"
           local status, limits = file.read "/proc/self/status", file.read "/proc/self/limits"
           local list = { status:match "\nUmask:%s*(%d+)", status:match "\nSigBlk:%s*0*(%x+)\n" }
-          for _, name in ipairs { "cpu time", "file size", "data size", "open files", "address space", "stack size" } do
+          for _, name in ipairs { "cpu time", "file size", "open files", "stack size" } do
             list[#list + 1] = limits:match("\nMax " .. name .. "%s+(%w+)")
           end
           return table.concat(list, " ")
         end }]])
-    local result = eve [[umask 0777; ulimit -S -n 24; ulimit -S -f 100; ulimit -S -t 9; ulimit -S -d 300000; ulimit -S -v 300000
-      ulimit -S -s 1024; exec env --block-signal=TERM --block-signal=CHLD sudo -n certwright limits]]
-    assert.same({ 0, "0022 0 unlimited unlimited unlimited 1024 unlimited 8388608\n" }, { result.status, result.stdout },
+    local result = eve [[umask 0777; ulimit -S -n 24; ulimit -S -f 100; ulimit -S -t 9; ulimit -S -s 1024
+      exec env --block-signal=TERM --block-signal=CHLD sudo -n certwright limits]]
+    assert.same({ 0, "0022 0 unlimited unlimited 1024 8388608\n" }, { result.status, result.stdout },
       result.stderr)
   end)
 

@@ -135,6 +135,7 @@ describe("roles", function()
     assert.equal("sudoers: parsed OK\n", realm:must("sh", "-c", "cd /var/lib && " .. line))
     assert.equal("root 440\n", realm:must("stat", "-c", "%U %a", "/etc/sudoers.d/certwright"))
     assert.equal("[]\n", done("req", "list", "--json"))
+    assert.is_truthy(done("req", "roles"):find("\nrequester                groups: helpdesk (yours)\n", 1, true))
     realm:must("groupdel", "audit")
   end)
 
