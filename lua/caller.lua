@@ -15,17 +15,20 @@ local M = {}
 
 local ANSWER = 20 -- seconds for sudo to say what it allows
 
--- Whether sudo lets a user run any program as root; if it cannot be asked, no.
+local CURE = "; in a shell of root's own: unset SUDO_UID"
+
+-- Whether sudo lets a user run any program as root.
 local function may_everything(name)
-  local answer = process.run({ "sudo", "-n", "-l", "-U", name, "--", "/bin/sh" }, { timeout = ANSWER })
-  return answer ~= nil and answer.status == 0
+  local answer, message, code = process.run({ "sudo", "-n", "-l", "-U", name, "--", "/bin/sh" }, { timeout = ANSWER })
+  if not answer then return nil, ("cannot ask sudo what '%s' may do: %s%s"):format(name, message, CURE), code end
+  return answer.status == 0
 end
 
 local known -- the role user of this run, if there is one
 
 --- The role user who called, { name =, uid =, gid =, groups = { gid, ... } };
 -- false: nobody but root, or a user with rights of their own.
--- @return caller or false | nil, message, "denied" | "io"
+-- @return caller or false | nil, message, code
 function M.identify()
   known = nil
   local effective, _, real = host.user()
@@ -35,9 +38,13 @@ function M.identify()
   if not said then return false end
   local uid = math.tointeger(tonumber(said:match "^%d+$"))
   local user = uid and uid < 4294967295 and host.lookup(uid)
-  if not user then return nil, "called through sudo by a user whom the system does not know", "denied" end
-  if user.uid == 0 or may_everything(user.name) then return false end
-  local groups, message, code = host.groups(user.name, user.gid)
+  if not user then return nil, "called through sudo by a user whom the system does not know" .. CURE, "denied" end
+  if user.uid == 0 then return false end
+  local everything, message, code = may_everything(user.name)
+  if everything == nil then return nil, message, code end
+  if everything then return false end
+  local groups
+  groups, message, code = host.groups(user.name, user.gid)
   if not groups then return nil, message, code end
   known = { name = user.name, uid = user.uid, gid = user.gid, groups = groups }
   process.folder "/"

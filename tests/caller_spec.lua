@@ -157,6 +157,21 @@ describe("a role user", function()
       assert.is_false(exists "/var/lib/x")
     end)
 
+    it("where the system does not know them, or sudo cannot be asked, nobody may", function()
+      local cure = "; in a shell of root's own: unset SUDO_UID\n"
+      for _, uid in ipairs { "4294967295", "54321", "x", "-1", "1e3", "" } do
+        local result = realm:run("env", "SUDO_UID=" .. uid, "certwright", "-e", "print(1)")
+        assert.same({ 1, "", "certwright: called through sudo by a user whom the system does not know" .. cure },
+          { result.status, result.stdout, result.stderr })
+      end
+      realm:must("mount", "--bind", "/dev/null", "/usr/bin/sudo")
+      local result = realm:run("sh", "-c", "SUDO_UID=$(id -u eve) certwright list")
+      realm:must("umount", "/usr/bin/sudo")
+      assert.same({ 1, "", "certwright: cannot ask sudo what 'eve' may do: cannot run 'sudo': Permission denied" .. cure },
+        { result.status, result.stdout, result.stderr })
+      assert.equal("1\n", realm:must("env", "SUDO_UID=0", "certwright", "-e", "print(1)"))
+    end)
+
     it("a program that is set-user-ID does nothing", function()
       realm:must("sh", "-c", "cp -R /usr/local/bin /usr/local/suid && cp -R /usr/local/share/certwright/* /usr/local/suid "
         .. "&& chmod 4755 /usr/local/suid/certwright")

@@ -47,6 +47,7 @@ exec sleep 3600
 --- Why no realm can be made here, or nil.
 function Realm.missing()
   if (host.user()) ~= 0 then return "needs root" end
+  if file.read("/proc/self/status"):find "\nNoNewPrivs:%s*1" then return "needs sudo, which no_new_privs forbids" end
   local try = process.run { "unshare", "-m", "--propagation", "private", "mount", "-t", "tmpfs", "none", "/var/lib" }
   if not try or try.status ~= 0 then return "needs a mount namespace: " .. (try and try.stderr or "no unshare") end
 end
