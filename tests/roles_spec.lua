@@ -278,6 +278,23 @@ describe("roles", function()
     assert.is_truthy(result.stderr:find("in no group that 'roles'", 1, true), result.stderr)
   end)
 
+  it("leave a record of what was refused, which they cannot write to", function()
+    loosen()
+    realm:sudo("aud", "new-request", "--domain", "www.test")
+    realm:sudo("out", "list")
+    realm:sudo("req", "-e", "print(1)", "--json")
+    local shown = done("aud", "audit")
+    for number, row in ipairs { "aud %(sudo%)  new%-request  %-   refused", "out %(sudo%)  list         %-   refused",
+      "req %(sudo%)  %-e           %-   refused" } do
+      assert.is_truthy(shown:find(("\n%d   %%S+  %s"):format(number, row)), shown)
+    end
+    assert.is_true(parsed("aud", "audit", "--verify").whole)
+    for _, line in ipairs { "echo x >> /var/lib/certwright/audit.jsonl", "cat /var/lib/certwright/audit.jsonl" } do
+      assert.not_equal(0, realm:as("org", line).status)
+    end
+    assert.equal(3, #recorded())
+  end)
+
   it("are told by roles, with groups that nobody knows", function()
     site(nil, 'roles = { operator = { "mailops", "nogroups" } }')
     local result = realm:run("certwright", "roles")

@@ -1,7 +1,7 @@
 --- A realm: this machine with users, groups, a sudoers file, a site and a state
 -- of its own, in a mount namespace that nobody else sees. /etc is a copy,
--- /var/lib and /usr/local are empty but for the installed program, and all of it
--- is gone when the process that holds the namespace ends. Needs root.
+-- /var/lib, /usr/local and /home are empty but for the installed program, and all
+-- of it is gone when the process that holds the namespace ends. Needs root.
 --
 --     local realm <close> = Realm.new()
 --     realm:user("alice", "certs")                        -- in that group
@@ -24,18 +24,21 @@ local SETUP = [[
 set -eu
 folder=$1 program=$2 home=$3
 mount -t tmpfs -o mode=0755 none "$folder/mnt"
-cp -a /etc "$folder/mnt/etc"
-mount --bind "$folder/mnt/etc" /etc
+cd "$folder/mnt"
+mkdir -p local/bin local/share/certwright lib home
+cp -a /etc etc
+cp "$program" local/bin/certwright
+cp -R "$home/lua" "$home/scripts" local/share/certwright
+chown -R root:root local
+chmod -R u=rwX,go=rX local
+chmod 755 local/bin/certwright
+mount --bind etc /etc
+mount --bind lib /var/lib
+mount --bind local /usr/local
+mount --bind home /home
+cd /
 rm -rf /etc/certwright
-mount -t tmpfs -o mode=0755 none /var/lib
-mount -t tmpfs -o mode=0755 none /usr/local
-mount -t tmpfs -o mode=0755 none /home
-mkdir -p /usr/local/bin /usr/local/share/certwright /etc/certwright
-cp "$program" /usr/local/bin/certwright
-cp -R "$home/lua" "$home/scripts" /usr/local/share/certwright
-chown -R root:root /usr/local/bin /usr/local/share
-chmod -R u=rwX,go=rX /usr/local/share
-chmod 755 /usr/local/bin/certwright
+mkdir /etc/certwright
 echo "127.0.0.1 localhost $(hostname)" > /etc/hosts
 rm -f /etc/sudoers.d/*
 printf 'Defaults !authenticate, !lecture\n' > /etc/sudoers.d/00-tests
