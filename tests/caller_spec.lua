@@ -403,9 +403,13 @@ describe("a role user", function()
       assert.is_nil(result.stderr:find "[\27\r]")
     end
     local override = "a\u{202E}b"
-    local result = realm:sudo("eve", "new-request", "--domain", "a.test", "--name", override, "--organization", override)
-    for _, shown in ipairs { result.stderr, realm:must("certwright", "list"), realm:must("certwright", "show", "1") } do
-      assert.is_nil(shown:find("\u{202E}", 1, true))
+    for _, words in ipairs { { "--name", override }, { "--organization", override }, { "--domain", override } } do
+      local result = realm:sudo("eve", "new-request", "--domain", "a.test", table.unpack(words))
+      assert.is_nil(result.stderr:find("\u{202E}", 1, true))
+    end
+    for _, line in ipairs { "list", "show 1", "audit" } do
+      local shown = realm:run("sh", "-c", "certwright " .. line)
+      assert.is_nil((shown.stdout .. shown.stderr):find("\u{202E}", 1, true))
     end
     realm:sudo("eve", "show", "\27]0;owned\7")
     assert.is_nil(realm:read("/var/lib/certwright/audit.jsonl"):find "[\27\7]")

@@ -22,13 +22,14 @@ local home = package.searchpath("cli", package.path):match "^(.*)/lua/cli%.lua$"
 
 local SETUP = [[
 set -eu
-folder=$1 program=$2 home=$3
+folder=$1 program=$2 home=$3 modules=$4
 mount -t tmpfs -o mode=0755 none "$folder/mnt"
 cd "$folder/mnt"
-mkdir -p local/bin local/share/certwright lib home
+mkdir -p local/bin local/share/certwright local/lib lib home
 cp -a /etc etc
 cp "$program" local/bin/certwright
 cp -R "$home/lua" "$home/scripts" local/share/certwright
+cp -R "$modules" local/lib/certwright
 chown -R root:root local
 chmod -R u=rwX,go=rX local
 chmod 755 local/bin/certwright
@@ -61,7 +62,8 @@ function Realm.new()
   assert(file.mkdir(self.folder, tonumber("755", 8)))
   assert(file.mkdir(self.folder .. "/mnt", tonumber("755", 8)))
   self.holder = assert(process.start({ "unshare", "-m", "--propagation", "private", "sh", "-c", SETUP, "sh",
-    self.folder, program, home }, { output = self.folder .. "/log" }))
+    self.folder, program, home, home .. (program:find "-asan$" and "/build/sanitize/modules" or "/build/modules") },
+    { output = self.folder .. "/log" }))
   local deadline = host.clock() + 60
   while not file.stat(self.folder .. "/ready") do
     if host.clock() > deadline or not self.holder:running() then
