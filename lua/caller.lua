@@ -26,7 +26,7 @@ end
 
 local known -- the role user of this run, if there is one
 
---- The role user who called, { name =, uid =, gid =, groups = { gid, ... } };
+--- The role user who called, { name =, uid =, gid =, home =, groups = { gid, ... } };
 -- false: nobody but root, or a user with rights of their own.
 -- @return caller or false | nil, message, code
 function M.identify()
@@ -46,7 +46,7 @@ function M.identify()
   local groups
   groups, message, code = host.groups(user.name, user.gid)
   if not groups then return nil, message, code end
-  known = { name = user.name, uid = user.uid, gid = user.gid, groups = groups }
+  known = { name = user.name, uid = user.uid, gid = user.gid, groups = groups, home = user.home }
   process.folder "/"
   return known
 end
@@ -57,6 +57,12 @@ end
 function M.call(f, ...)
   if not known then return f(...) end
   return rights.call(known, f, ...)
+end
+
+--- The home of the user who acts: what `~` in a name means.
+function M.home()
+  if known then return known.home end
+  return os.getenv "HOME"
 end
 
 --- core.file's functions for files that the user named.

@@ -29,7 +29,7 @@ end
 -- @param args its options by key
 -- @return array of arrays of quoted words
 function M.words(context, script, args)
-  local where, words = require "where", { { "certwright" } }
+  local where, words = require "where", { context.caller and { "sudo", "certwright" } or { "certwright" } }
   if context.site_dir ~= where.site() then words[2] = { "--site", M.quote(context.site_dir) } end
   if context.state_dir ~= where.state() then words[#words + 1] = { "--state", M.quote(context.state_dir) } end
   words[#words + 1] = { script.name }

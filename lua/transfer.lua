@@ -197,9 +197,10 @@ function M.export(context, row, options)
 end
 
 --- What a dry run says of a file that would be written.
--- @return true | nil, message, "exists"
+-- @return true | nil, message, "exists" | "denied"
 function M.plan(context, path)
-  local is_there = file.stat(path) ~= nil
+  local is_there, message, code = caller.file.stat(path)
+  if code == "denied" then return nil, message, code end
   if is_there and not context.yes then
     return nil, ("'%s' exists already; say --yes to replace it"):format(text.escape(path)), "exists"
   end

@@ -301,6 +301,9 @@ describe("a role user", function()
           try(denied, path)
           try(denied, path, "--yes")
         end
+        for _, path in ipairs { "/etc/closed/there", "/etc/closed/nothing" } do
+          try("cannot look at '%s': Permission denied", path, "--dry-run", "--quiet")
+        end
         try(name == "new-request" and there or denied, "/etc/secret") -- whose folder anybody may read
         try(denied, "/etc/secret", "--yes")
         for _, path in ipairs { "link", "dangling" } do
