@@ -13,7 +13,7 @@ PROGRAM = certwright
 DEPS = gcc make pkg-config liblua5.4-dev libssl-dev libsqlite3-dev \
   libcurl4-openssl-dev libidn2-dev lua-filesystem lua-argparse lua-dkjson lua-readline
 SERVERS = nginx-light postfix dovecot-imapd dovecot-pop3d openssl hostname
-TESTING = lua5.4 lua-busted lua-check clang-format socat strace tmux procps zip gnutls-bin \
+TESTING = lua5.4 lua-busted lua-check clang-format socat strace sudo tmux procps zip gnutls-bin \
   libnss3-tools util-linux
 FUZZING = clang libclang-rt-dev llvm
 

@@ -277,8 +277,14 @@ int core_check_signal(lua_State *L, int index, const char *missing);
 /* Pushes what kill(2) said: true for 0, or nil, message, code. */
 int core_push_signalled(lua_State *L, pid_t pid, int error);
 
+/* caller.c */
+/* For a program that was called through sudo: nothing but a few variables of
+ * the environment stays, and no limit that the caller has set. */
+void core_settle_caller(void);
+
 /* openers */
 int luaopen_core_bundle(lua_State *L);
+int luaopen_core_caller(lua_State *L);
 int luaopen_core_cert(lua_State *L);
 int luaopen_core_file(lua_State *L);
 int luaopen_core_generation(lua_State *L);

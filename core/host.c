@@ -142,6 +142,30 @@ static int l_group(lua_State *L) {
   return 1;
 }
 
+/*
+ * host.groups(name, gid) -> { gid, ... } | nil, message, "io"
+ * The groups that the system's name services say a user is in, with that
+ * primary one; what a process has may be something else.
+ */
+static int l_groups(lua_State *L) {
+  const char *name = luaL_checkstring(L, 1);
+  lua_Integer primary = luaL_checkinteger(L, 2);
+  int count = 0, room, i;
+  gid_t *list;
+  luaL_argcheck(L, primary >= 0 && primary < 4294967295, 2, "out of range");
+  getgrouplist(name, (gid_t)primary, NULL, &count);
+  room = count > 0 ? count : 1;
+  list = lua_newuserdatauv(L, sizeof *list * (size_t)room, 0);
+  if (getgrouplist(name, (gid_t)primary, list, &room) < 0)
+    return core_fail(L, "io", "cannot look up the groups of '%s'", name);
+  lua_createtable(L, room, 0);
+  for (i = 0; i < room; i++) {
+    lua_pushinteger(L, list[i]);
+    lua_rawseti(L, -2, i + 1);
+  }
+  return 1;
+}
+
 /* host.name() -> the host's own name, as it was set */
 static int l_name(lua_State *L) {
   char name[HOST_NAME_MAX + 1] = "";
@@ -284,13 +308,11 @@ static int l_signal(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-    {"user", l_user},       {"lookup", l_lookup},
-    {"group", l_group},     {"name", l_name},
-    {"address", l_address}, {"terminal", l_terminal},
-    {"columns", l_columns}, {"clock", l_clock},
-    {"sleep", l_sleep},     {"pid", l_pid},
-    {"random", l_random},   {"process", l_process},
-    {"signal", l_signal},   {NULL, NULL}};
+    {"user", l_user},         {"lookup", l_lookup},   {"group", l_group},
+    {"groups", l_groups},     {"name", l_name},       {"address", l_address},
+    {"terminal", l_terminal}, {"columns", l_columns}, {"clock", l_clock},
+    {"sleep", l_sleep},       {"pid", l_pid},         {"random", l_random},
+    {"process", l_process},   {"signal", l_signal},   {NULL, NULL}};
 
 int luaopen_core_host(lua_State *L) {
   luaL_newlib(L, functions);

@@ -25,6 +25,7 @@
 
 static const luaL_Reg modules[] = {
     {"core.bundle", luaopen_core_bundle},
+    {"core.caller", luaopen_core_caller},
     {"core.cert", luaopen_core_cert},
     {"core.file", luaopen_core_file},
     {"core.generation", luaopen_core_generation},
@@ -95,18 +96,21 @@ static const char *push_home(lua_State *L, const char **folder) {
 
 /* What the caller may have left behind: a standard stream that is closed (the
  * next file would take its number), or SIGCHLD ignored (no child's status
- * could be had).  A core file could hold a private key, also one that is piped
- * to a program, for which its limit means nothing; nor may a process of the
- * same user look into this one. */
+ * could be had).  A limit of a file's size makes a write fail, as a full disk
+ * does, and does not kill.  A core file could hold a private key, also one that
+ * is piped to a program, for which its limit means nothing; nor may a process
+ * of the same user look into this one. */
 static void settle(void) {
   const struct rlimit none = {0, 0};
   int descriptor;
+  core_settle_caller();
   do
     descriptor = open("/dev/null", O_RDONLY);
   while (descriptor >= 0 && descriptor <= 2);
   if (descriptor >= 0)
     close(descriptor);
   signal(SIGCHLD, SIG_DFL);
+  signal(SIGXFSZ, SIG_IGN);
   /* The system takes back what OpenSSL holds, at once. */
   OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
   setrlimit(RLIMIT_CORE, &none);
@@ -160,9 +164,10 @@ static int run(lua_State *L) {
 }
 
 int main(int argc, char **argv) {
-  lua_State *L = luaL_newstate();
+  lua_State *L;
   int status = 1;
   settle();
+  L = luaL_newstate();
   if (L == NULL)
     return status;
   lua_pushcfunction(L, run);

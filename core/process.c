@@ -237,6 +237,15 @@ static int l_start(lua_State *L) {
   return process_fail(L, &command, p, error);
 }
 
+/* process.folder(path): the working folder of those that are given no cwd,
+ * from now on; until then it is the caller's */
+static int l_folder(lua_State *L) {
+  core_check_path(L, 1);
+  lua_pushvalue(L, 1);
+  lua_setfield(L, LUA_REGISTRYINDEX, PROCESS_FOLDER);
+  return 0;
+}
+
 /* The time limit at index in seconds, as a time of core_clock. */
 static double check_deadline(lua_State *L, int index, lua_Number missing) {
   lua_Number timeout = luaL_optnumber(L, index, missing);
@@ -320,7 +329,7 @@ static int l_tostring(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {
-    {"run", l_run}, {"start", l_start}, {NULL, NULL}};
+    {"folder", l_folder}, {"run", l_run}, {"start", l_start}, {NULL, NULL}};
 
 static const luaL_Reg methods[] = {{"pid", l_pid},       {"running", l_running},
                                    {"wait", l_wait},     {"stop", l_stop},

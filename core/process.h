@@ -7,6 +7,8 @@
 #include "core.h"
 
 #define PROCESS_LONGEST 1e9 /* seconds, the highest time limit */
+/* Where the registry keeps the working folder of those that are given none. */
+#define PROCESS_FOLDER "core.process.folder"
 
 /* What Lua asks for; the pointers are kept on its stack. */
 struct process_command {

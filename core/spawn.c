@@ -160,6 +160,9 @@ void process_check_command(lua_State *L, const char *const names[],
   command->files = push_files(L, command->argv[0]);
   command->environment = check_environment(L);
   command->folder = string_option(L, "cwd");
+  if (command->folder == NULL &&
+      lua_getfield(L, LUA_REGISTRYINDEX, PROCESS_FOLDER) == LUA_TSTRING)
+    command->folder = lua_tostring(L, -1);
   command->output = string_option(L, "output");
   if (lua_getfield(L, 2, "stdin") != LUA_TNIL && lua_type(L, -1) != LUA_TSTRING)
     luaL_argerror(L, 2, "stdin: string expected");

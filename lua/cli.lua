@@ -134,13 +134,17 @@ local function print_result(script, result, context)
   end
 end
 
+local function new_context()
+  return require("context").new { home = home, version = version, globals = globals }
+end
+
 -- A bare `certwright` on a terminal.
 local function run_repl()
   local modules = {}
   for name in pairs(package.preload) do modules[#modules + 1] = name:match "^core%.(.+)$" end
   table.sort(modules)
   expose_core()
-  local context = require("context").new { home = home, version = version, globals = globals }
+  local context = new_context()
   for name, value in pairs(require("explore").globals(context, modules)) do _G[name] = value end
   io.stdout:write("certwright ", version, ": help() says what there is, Ctrl-D ends\n")
   require("repl").loop {
@@ -164,18 +168,58 @@ local function run_command(command, parsed, context)
   return table.unpack(results, 1, results.n)
 end
 
-local function run_script(what)
-  local scripts, options = require "scripts", require "options"
-  local context = require("context").new { home = home, version = version, globals = globals }
-  local script, message, code = scripts.load(context, what.name)
-  if not script then return fail(message, code) end
+-- Refuses what a role user may not do, and puts it into the audit record.
+local function refuse(context, command, arguments, message, code)
+  context.command, context.arguments = command, arguments
+  local ok, why = require("audit").record(context, { result = "refused", status = 1, code = code, message = message })
+  if not ok then context:warn("the refusal is not in the audit record: %s", why) end
+  context:close()
+  return fail(message, code)
+end
+
+-- What root alone may ask for: it would run the caller's code, or on a store of
+-- the caller's choice.  nil: nothing of that.
+local function beyond_roles(what)
+  local host = require "core.host"
+  local is_repl = not what.name and not globals.help and not globals.json and host.terminal(0) and host.terminal(1)
+  return globals.site and "--site" or globals.state and "--state" or what.code and "-e" or what.file and "FILE"
+    or is_repl and "the prompt" or nil
+end
+
+-- Loads the script that is named, and parses the arguments of its command.
+-- Whether who acts may run it is asked before the script, and before each of
+-- its arguments counts.
+-- @return script, command, its parsed arguments | nil, message, code, whether
+--   that was a refusal
+local function prepare(context, what)
+  local scripts, options, roles = require "scripts", require "options", require "roles"
+  local message, code
+  if context.caller then
+    context.role, message, code = roles.of(context, context.caller)
+    if not context.role then return nil, message, code, true end
+  end
+  local script
+  script, message, code = scripts.load(context, what.name)
+  if not script then return nil, message, code end
   local command, arguments = scripts.command(script, what.rest)
-  if not command then return fail(arguments, "usage") end
-  local parsed
+  if not command then return nil, arguments, "usage" end
+  local allowed, parsed
+  allowed, message, code = roles.allow(context, script, command)
+  if not allowed then return nil, message, code, true end
   parsed, message = options.parse(script, command, arguments)
-  if not parsed then return fail(message, "usage") end
+  if not parsed then return nil, message, "usage" end
+  allowed, message, code = roles.allow(context, script, command, parsed)
+  if not allowed then return nil, message, code, true end
   context.command = command == script and script.name or ("%s %s"):format(script.name, command.name)
   context.arguments, context.parsed = arguments, parsed
+  return script, command, parsed
+end
+
+local function run_script(what)
+  local context = new_context()
+  local script, command, parsed, refused = prepare(context, what)
+  if refused then return refuse(context, what.name, what.rest, command, parsed) end
+  if not script then return fail(command, parsed) end
   local result, note, note_code, status = run_command(command, parsed, context)
   context:close()
   if result == nil then return fail(note, note_code, status) end
@@ -183,6 +227,24 @@ local function run_script(what)
   if failed then return failed end
   if note then print_error(note) end
   return status or (note_code and (STATUS[note_code] or 1)) or 0
+end
+
+-- Finds out who called, before a folder of anybody's choice can have a say in
+-- it, and where the site and the state are; then modules can be required.
+-- @return true, what is beyond a role user or nil | nil, message, code
+local function settle(what)
+  local caller = assert(loader.file(home .. "/lua/caller.lua"))()
+  local message, code
+  package.loaded.caller = caller
+  globals.caller, message, code = caller.identify()
+  if globals.caller == nil then return nil, message, code end
+  local beyond = globals.caller and beyond_roles(what) or nil
+  if globals.caller then globals.site, globals.state = nil, nil end
+  local where = assert(loader.file(home .. "/lua/where.lua"))()
+  globals.site = globals.site or where.site()
+  globals.state = globals.state or where.state()
+  loader.install(home, globals.site)
+  return true, beyond
 end
 
 local function main()
@@ -195,10 +257,13 @@ local function main()
   if globals.server then
     return fail("--server is not supported yet: certwright acts on this machine only", "unsupported", 2)
   end
-  local where = assert(loader.file(home .. "/lua/where.lua"))()
-  globals.site = globals.site or where.site()
-  globals.state = globals.state or where.state()
-  loader.install(home, globals.site)
+  local settled, beyond
+  settled, beyond, code = settle(what)
+  if not settled then return fail(beyond, code) end
+  if beyond then
+    return refuse(new_context(), beyond, argv,
+      ("'%s' may not use %s through sudo: it is root's alone"):format(globals.caller.name, beyond), "denied")
+  end
   if what.code or what.file then return run_chunk(what) end
   if not what.name and not globals.help and not globals.json then
     local host = require "core.host"

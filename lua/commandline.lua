@@ -48,7 +48,7 @@ end
 -- @param script, args as for arguments
 -- @return array of arrays
 function M.words(context, script, args)
-  local where, words = require "where", { { "certwright" } }
+  local where, words = require "where", { context.caller and { "sudo", "certwright" } or { "certwright" } }
   if context.site_dir ~= where.site() then words[2] = { "--site", context.site_dir } end
   if context.state_dir ~= where.state() then words[#words + 1] = { "--state", context.state_dir } end
   words[#words + 1] = { script.name }

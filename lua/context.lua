@@ -16,6 +16,7 @@ function M.new(what)
   local globals = what.globals
   return setmetatable({
     home = what.home, version = what.version,
+    caller = globals.caller or nil, -- the role user who acts; their role is set when it is known
     site_dir = globals.site, state_dir = globals.state,
     json = globals.json, yes = globals.yes, dry_run = globals.dry_run,
     quiet = globals.quiet, verbose = globals.verbose,
@@ -41,7 +42,7 @@ end
 
 --- Says what to do next, where it is for a person to do.
 function M:next(format, ...)
-  if not self.in_workflow then self:say("next: " .. format, ...) end
+  if not self.in_workflow then self:say("next: " .. (self.caller and "sudo " or "") .. format, ...) end
 end
 
 --- Warns on standard error, even with --quiet.
@@ -76,14 +77,14 @@ function M:site()
   return self.loaded_site
 end
 
---- Who acts: the user behind sudo where there is one.
+--- Who acts: the user behind sudo where there is one, by the name that the
+-- system has for the number that sudo says.
 function M.who()
   local effective, _, real = host.user()
-  local user = host.lookup(real or effective)
-  local name = user and user.name or tostring(real)
-  local behind = os.getenv "SUDO_USER"
-  if effective == 0 and behind and behind:match "^[%w_.-]+$" then name = behind .. " (sudo)" end
-  return name
+  local behind = effective == 0 and math.tointeger(tonumber((os.getenv "SUDO_UID" or ""):match "^%d+$")) or 0
+  local uid = behind > 0 and behind or real or effective
+  local user = host.lookup(uid)
+  return (user and user.name or tostring(uid)) .. (behind > 0 and " (sudo)" or "")
 end
 
 --- Asks a person on a terminal whether to go on; --yes answers.  Elsewhere nobody
@@ -100,6 +101,11 @@ function M:agree(matter, instead)
   local answer = (io.stdin:read "l" or ""):lower():match "^%s*(.-)%s*$"
   if answer == "y" or answer == "yes" then return true end
   return nil, "nothing was done", "refused"
+end
+
+--- Whether who acts may do what takes a role.  Root has no role and needs none.
+function M:may(role)
+  return not self.caller or self.role ~= nil and require("roles").includes(self.role, role)
 end
 
 --- A path in the state folder.

@@ -106,10 +106,11 @@ local function record(context, rows)
   end)
 end
 
---- Probes every standing assignment, all at once, and records it.
+--- Probes every standing assignment, all at once.
+-- @param records whether what was seen is recorded
 -- @return ids of the objects that stand somewhere, messages about what is not
 --   as it should be | nil, message, code
-function M.run(context)
+function M.run(context, records)
   local rows, message, code = assignments.standing(context.db)
   if not rows then return nil, message, code end
   local wanted = wanted_of(context, rows)
@@ -128,7 +129,7 @@ function M.run(context)
       ids[#ids + 1] = row.object_id
     end
   end
-  if not context.dry_run then
+  if records then
     local ok
     ok, message, code = record(context, rows)
     if not ok then return nil, message, code end

@@ -12,6 +12,7 @@ local json = require "json"
 local key = require "core.key"
 local request = require "core.request"
 local text = require "text"
+local theirs = require("caller").file -- for files that the user names
 
 local M = {}
 
@@ -71,7 +72,7 @@ end
 -- Writes what --out asks for; a file that is there needs --yes.
 local function write_out(context, args, bytes)
   if not args.out then return true end
-  local ok, message, code = file.write(args.out, bytes, { mode = 420, exclusive = not context.yes }) -- 0644
+  local ok, message, code = theirs.write(args.out, bytes, { mode = 420, exclusive = not context.yes }) -- 0644
   if not ok and code == "exists" and not context.yes then
     message = ("'%s' exists already; say --yes to replace it"):format(args.out)
   end
@@ -91,7 +92,7 @@ local function write_files(context, id, secret, signed, args, out, written)
   if ok then ok, message, code = file.write(request_path, signed:pem(), { mode = 384 }) end -- 0600
   if ok then written[2] = request_path end
   if ok then ok, message, code = write_out(context, args, out) end
-  if ok then written[3] = args.out end
+  if ok then written.out = args.out end
   return ok, message, code
 end
 
@@ -148,7 +149,7 @@ end
 -- @param from the row that is renewed, or nil
 -- @return id | nil, message, code
 function M.create(context, draft, args, from)
-  if args.out and not context.yes and file.stat(args.out) then
+  if args.out and not context.yes and theirs.stat(args.out) then
     return nil, ("'%s' exists already; say --yes to replace it"):format(args.out), "exists"
   end
   local secret <close>, message, code = obtain_key(context, draft, args, from)
@@ -186,6 +187,7 @@ function M.create(context, draft, args, from)
   -- No object, no files: a request that is carried to a CA while its key is gone
   -- would come back as a certificate that nobody can use.
   for _, path in ipairs(written) do file.remove(path) end
+  if written.out then theirs.remove(written.out) end
   return nil, why, what
 end
 

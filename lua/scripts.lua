@@ -9,9 +9,20 @@ local M = {}
 local ORDER = "workflow" -- workflow.lua holds the order of the steps; it is no script
 
 local FIELDS = {
-  summary = "string", options = "table", role = "string", run = "function", commands = "table",
+  summary = "string", options = "table", role = "string", role_of = "function", run = "function", commands = "table",
   from = "table", to = "string", text = "function", notes = "string",
 }
+
+--- The roles that a script may be for, the least first; each may do what those
+-- before it may.  A script that names none is for the last.
+M.roles = { "auditor", "requester", "operator", "organization-management" }
+
+local function is_role(name)
+  for _, role in ipairs(M.roles) do
+    if role == name then return true end
+  end
+  return false
+end
 
 -- A script is a declaration plus one function; whatever is missing or strange
 -- is named with its file.
@@ -26,6 +37,10 @@ local function check(path, script, of)
     elseif type(value) ~= FIELDS[field] then
       return nil, ("'%s' is not a script: '%s' must be a %s"):format(where, field, FIELDS[field]), "parse"
     end
+  end
+  if script.role and not is_role(script.role) then
+    return nil, ("'%s' is not a script: there is no role '%s'; there are: %s"):format(where, script.role,
+      table.concat(M.roles, ", ")), "parse"
   end
   if not script.summary then
     return nil, ("'%s' is not a script: it has no summary"):format(where), "parse"

@@ -9,7 +9,7 @@ local M = {}
 
 local FIELDS = {
   organization = "table", key = "string", ca = "string", cas = "table", anchors = "table",
-  accepted_domains = "table", services = "table", self_signed_days = "number",
+  accepted_domains = "table", services = "table", self_signed_days = "number", roles = "table",
   proxy = "string", no_proxy = "table",
 }
 
@@ -91,11 +91,31 @@ local function check_names(path, setting, list)
   return true
 end
 
+-- The Unix groups of each role: a name, or a list of names.
+local function check_roles(path, roles)
+  local known = {}
+  for _, role in ipairs(require("scripts").roles) do known[role] = "string or table" end
+  local ok, message, code = check_fields(path, "roles.", roles, known)
+  if not ok then return nil, message, code end
+  for role, names_ in options.sorted(roles) do
+    local list = type(names_) == "table" and names_ or { names_ }
+    ok, message, code = check_strings(path, "roles." .. role, list)
+    if not ok then return nil, message, code end
+    for _, name in pairs(list) do
+      if not name:match "^[%w_][%w_.@ -]*%$?$" then
+        return nil, ("'%s': 'roles.%s': '%s' is no name of a group"):format(path, role, name), "parse"
+      end
+    end
+  end
+  return true
+end
+
 local function check_values(path, values)
   local ok, message, code = check_strings(path, "organization", values.organization)
   if ok then ok, message, code = check_strings(path, "anchors", values.anchors) end
   if ok then ok, message, code = check_names(path, "accepted_domains", values.accepted_domains) end
   if ok then ok, message, code = check_strings(path, "no_proxy", values.no_proxy) end
+  if ok then ok, message, code = check_roles(path, values.roles or {}) end
   if ok and values.proxy and not values.proxy:match "^%a[%w]*://[^%s%c]+$" then
     return nil, ("'%s': 'proxy' must be a URL, such as http://proxy.contoso.com:3128"):format(path), "parse"
   end

@@ -3,6 +3,7 @@
 
 local appraisal = require "appraisal"
 local bundle = require "core.bundle"
+local caller = require "caller"
 local cert = require "core.cert"
 local certificates = require "certificates"
 local completion = require "completion"
@@ -196,9 +197,10 @@ function M.export(context, row, options)
 end
 
 --- What a dry run says of a file that would be written.
--- @return true | nil, message, "exists"
+-- @return true | nil, message, "exists" | "denied"
 function M.plan(context, path)
-  local is_there = file.stat(path) ~= nil
+  local is_there, message, code = caller.file.stat(path)
+  if code == "denied" then return nil, message, code end
   if is_there and not context.yes then
     return nil, ("'%s' exists already; say --yes to replace it"):format(text.escape(path)), "exists"
   end
@@ -209,7 +211,7 @@ end
 --- Writes what was exported; a file that is there needs --yes.
 -- @return true | nil, message, "exists" | ...
 function M.write(context, path, bytes, is_secret)
-  local ok, message, code = file.write(path, bytes,
+  local ok, message, code = caller.file.write(path, bytes,
     { mode = is_secret and 384 or 420, exclusive = not context.yes }) -- 0600, 0644
   if not ok and code == "exists" and not context.yes then
     message = ("'%s' exists already; say --yes to replace it"):format(text.escape(path))

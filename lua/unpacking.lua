@@ -8,7 +8,7 @@
 
 local bundle = require "core.bundle"
 local cert = require "core.cert"
-local file = require "core.file"
+local file = require("caller").file -- for files that the user names
 local key = require "core.key"
 local text = require "text"
 local zip = require "zip"

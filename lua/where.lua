@@ -4,11 +4,17 @@ local host = require "core.host"
 
 local M = {}
 
+-- The user's home; sudo's caller has no say in root's.
+local function home()
+  local user = os.getenv "SUDO_UID" and host.lookup((host.user()))
+  return os.getenv "HOME" or user and user.home or nil
+end
+
 -- A folder below the user's own (XDG Base Directory Specification 0.8).
 local function own(variable, fallback)
   local base = os.getenv(variable)
   if not base or base:sub(1, 1) ~= "/" then
-    base = (os.getenv "HOME" or "") .. fallback
+    base = (home() or "") .. fallback
   end
   return base .. "/certwright"
 end
@@ -29,7 +35,7 @@ end
 
 --- The history of the REPL; nil where there is no home.
 function M.history()
-  return os.getenv "HOME" and own("XDG_STATE_HOME", "/.local/state") .. "/history" or nil
+  return home() and own("XDG_STATE_HOME", "/.local/state") .. "/history" or nil
 end
 
 --- Root's state folder, which a user without a store of his own is told about.

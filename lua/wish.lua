@@ -14,6 +14,7 @@ local json = require "json"
 local object = require "object"
 local options = require "options"
 local outcome = require "outcome"
+local roles = require "roles"
 
 local M = {}
 
@@ -184,6 +185,8 @@ local function wait_for_person(context, row, message, code)
 end
 
 local function run_step(context, step, row, wish, again)
+  local allowed, why, what = roles.allow(context, step, step)
+  if not allowed then return nil, why, what end
   if step.name == "assign-services" then return assign(context, step, row, wish, again) end
   local result, message, code = step.run(arguments_for(step, row.id, wish), context)
   if result == nil and step.name == "complete-request" then

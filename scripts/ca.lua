@@ -1,8 +1,8 @@
 -- ca: the embedded local CA.
 
 local authority = require "ca.local"
+local caller = require "caller"
 local crl = require "crl"
-local file = require "core.file"
 local flow = require "flow"
 local json = require "json"
 local options = require "options"
@@ -61,7 +61,8 @@ local function root(args, context)
     if not ok then return nil, message, code end
   elseif args.out then
     local ok
-    ok, message, code = file.write(args.out, certificate:pem(), { mode = 420, exclusive = not context.yes }) -- 0644
+    ok, message, code = caller.file.write(args.out, certificate:pem(),
+      { mode = 420, exclusive = not context.yes }) -- 0644
     if not ok then
       if code == "exists" and not context.yes then
         message = ("'%s' exists already; say --yes to replace it"):format(args.out)
@@ -77,7 +78,7 @@ end
 
 local function write_crl(args, made)
   local bytes = args.form == "der" and made.der or made.pem
-  return file.write(args.out, bytes, { mode = 420, exclusive = false }) -- 0644
+  return caller.file.write(args.out, bytes, { mode = 420, exclusive = false }) -- 0644
 end
 
 -- The file is written anew each time that the list is published.
@@ -126,6 +127,7 @@ return {
     init = { summary = "make the local CA: a root and an issuing CA", options = {}, run = init, text = summary },
     root = {
       summary = "write the local CA's root certificate",
+      role = "auditor",
       options = { { "--out", "write to FILE instead of standard output", argument = "FILE" } },
       run = root,
       text = function(fields, context) return context.printed or summary(fields) end,

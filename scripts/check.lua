@@ -32,8 +32,8 @@ local function warn_of_end(context, row)
   end
 end
 
-local function round(context, revocation)
-  local ids, problems, code = inspection.run(context)
+local function round(context, records, revocation)
+  local ids, problems, code = inspection.run(context, records)
   if not ids then return nil, problems, code end
   local list, session, failure = json.array(), revocation and require("answers").session(context), "unobserved"
   for _, id in ipairs(ids) do
@@ -63,7 +63,8 @@ return {
   },
   notes = [[
 Exit status 1 when one is not as it should be.  Nothing is put right but what
-a crash cut short.]],
+a crash cut short.  For who has less than the role operator it only looks, and
+records nothing.]],
   text = lines_of,
 
   run = function(args, context)
@@ -72,18 +73,19 @@ a crash cut short.]],
     end
     local status = require("core.file").stat(context:path "store.db", true)
     local db, message, code
-    if status and not context.dry_run then
+    local records = not context.dry_run and context:may "operator"
+    if status and records then
       db, message, code = context:write { unrecorded = true }
     else
       db, message, code = context:read()
     end
     if not db then return nil, message, code end
     while args.watch do
-      local list, why, what = round(context, args.revocation)
+      local list, why, what = round(context, records, args.revocation)
       if not list then return nil, why, what end
       context:say("%s", text.time(os.time()) .. "  " .. (why or "every assignment is as it should be"))
       require("core.host").sleep(INTERVAL)
     end
-    return round(context, args.revocation)
+    return round(context, records, args.revocation)
   end,
 }

@@ -4,6 +4,7 @@
 local flow = require "flow"
 local object = require "object"
 local options = require "options"
+local roles = require "roles"
 local scripts = require "scripts"
 local wish = require "wish"
 
@@ -69,6 +70,7 @@ local function begin(args, context, steps)
   args.assign = true
   args.wish = { ca = args.ca, services = args.services, overwrite = args.overwrite, no_overwrite = args.no_overwrite }
   local ok, message, code = check(context, args.wish)
+  if ok then ok, message, code = roles.allow(context, steps[1], steps[1]) end
   if not ok then return nil, message, code end
   local made
   made, message, code = steps[1].run(args, context)
@@ -99,7 +101,7 @@ end
 
 return {
   summary = "request, submit, complete and assign in one go",
-  role = "organization-management",
+  role = "operator",
   options = declared(),
   notes = [[
 Exit status 3: the CA has not issued yet; enroll ID goes on later, with what

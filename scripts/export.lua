@@ -25,7 +25,8 @@ end
 
 return {
   summary = "write out a certificate and its chain, or its key",
-  role = "operator",
+  role = "auditor",
+  role_of = function(args) return (args.form == "pfx" or args.pfx) and "organization-management" or nil end,
   options = {
     { "cert", "id, friendly name, or 6 or more hex digits of a fingerprint", argument = "CERT" },
     { "--form", "pem, der (the certificate alone), p7b or pfx (with the key)", argument = "FORM",
@@ -35,6 +36,8 @@ return {
       choices = { "modern", "legacy" } },
     { "--out", "write to FILE instead of standard output", argument = "FILE" },
   },
+  notes = [[
+Who has a role needs organization-management for a pfx.]],
   text = function(_, context) return context.printed, true end,
 
   run = function(args, context)

@@ -3,6 +3,7 @@
 local flow = require "flow"
 local json = require "json"
 local options = require "options"
+local roles = require "roles"
 local scripts = require "scripts"
 local text = require "text"
 
@@ -77,6 +78,9 @@ return {
     local command, why = scripts.command(script, { args.part })
     if not command and args.part then return nil, why, "usage" end
     local help = options.help(script, command) .. "\n\nThis is " .. script.path
+    if command then
+      help = ("%s\nIt takes the role %s; see certwright help roles"):format(help, roles.needed(script, command))
+    end
     return { name = script.name, summary = script.summary, path = script.path, site = script.is_site, help = help }
   end,
 }

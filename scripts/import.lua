@@ -7,6 +7,7 @@ local json = require "json"
 local key = require "core.key"
 local object = require "object"
 local text = require "text"
+local theirs = require("caller").file -- for files that the user names
 local transfer = require "transfer"
 local unpacking = require "unpacking"
 
@@ -16,8 +17,11 @@ local function read(args)
   local pile
   pile, message, code = unpacking.files({ args.file }, { password = password or nil, with_key = not args.key })
   if not pile or not args.key then return pile, message, code end
-  pile.key, message, code = key.open(args.key, password or nil)
+  local bytes <close>, why, what = theirs.secret(args.key)
+  if not bytes then return nil, why, what end
+  pile.key, message, code = key.load(bytes, password or nil)
   if not pile.key then
+    message = message:gsub("private key", function(words) return ("%s in '%s'"):format(words, args.key) end, 1)
     if code == "denied" and not password then message = message .. "; give it with --password-file FILE" end
     return nil, message, code
   end
@@ -55,7 +59,7 @@ end
 
 return {
   summary = "take in a certificate made elsewhere, with its key",
-  role = "operator",
+  role = "organization-management",
   options = {
     { "file", "certificate, chain and key: PEM, DER, PKCS #7, PKCS #12 or a ZIP (- is standard input)",
       argument = "FILE" },

@@ -59,7 +59,7 @@ end
 
 return {
   summary = "remove a request or certificate and its key",
-  role = "operator",
+  role = "organization-management",
   options = {
     { "cert", "id, friendly name, or 6 or more hex digits of a fingerprint", argument = "CERT" },
   },

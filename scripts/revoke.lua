@@ -39,7 +39,7 @@ end
 
 return {
   summary = "have a certificate revoked by its CA",
-  role = "operator",
+  role = "organization-management",
   options = {
     { "cert", "id, friendly name, or 6 or more hex digits of a fingerprint", argument = "CERT" },
     { "--reason", table.concat(crl.REASONS, ", "), argument = "REASON", convert = crl.reason },

@@ -6,10 +6,10 @@
 -- worksheet.lua and domains.lua keep.
 
 local answers = require "pages.answers"
+local caller = require "caller"
 local certificates = require "certificates"
 local commandline = require "commandline"
 local domains = require "pages.domains"
-local file = require "core.file"
 local names = require "names"
 local paths = require "paths"
 local subjects = require "subject"
@@ -83,7 +83,7 @@ end
 local function free_file(name)
   local base = name:gsub("^%*%.", "wildcard."):sub(1, 200)
   local path, number = base .. ".csr", 1
-  while file.stat(path) do
+  while caller.file.stat(path) do
     number = number + 1
     path = ("%s-%d.csr"):format(base, number)
   end
@@ -92,9 +92,9 @@ end
 
 local function check_file(line)
   if line == "-" then return nil, "DER is nothing for a terminal: it needs a file" end
-  local home = os.getenv "HOME" or "~"
+  local home = caller.home() or "~"
   local path = line:gsub("^~%f[/\0]", function() return home end)
-  local there, folder = file.stat(path, true), file.stat(paths.parent(path), true)
+  local there, folder = caller.file.stat(path, true), caller.file.stat(paths.parent(path), true)
   if there then
     return nil, ("'%s' is there already%s"):format(path, there.kind == "folder" and ", and is a folder" or "")
   elseif not folder or folder.kind ~= "folder" then

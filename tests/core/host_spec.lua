@@ -32,6 +32,22 @@ describe("users and groups", function()
     end
   end)
 
+  it("knows the groups of every user, as the system's database has them", function()
+    for line in io.lines "/etc/passwd" do
+      local name = line:match "^[^:]+"
+      local expected, groups = {}, host.groups(name, host.lookup(name).gid)
+      for gid in output("id", "-G", name):gmatch "%d+" do
+        expected[#expected + 1] = math.tointeger(gid)
+      end
+      table.sort(expected)
+      table.sort(groups)
+      assert.are.same(expected, groups)
+    end
+    assert.are.same({ 4711 }, host.groups("nosuchuser", 4711))
+    raises("number expected, got no value", host.groups, "root")
+    raises("out of range", host.groups, "root", -1)
+  end)
+
   it("finds every group of the system, and its members", function()
     for line in io.lines "/etc/group" do
       local name, gid, list = line:match "^([^:]+):[^:]*:(%d+):(.*)$"

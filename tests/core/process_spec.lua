@@ -207,6 +207,13 @@ describe("process.run", function()
     assert.are.equal(folder .. "\n", process.run({ "pwd" }, { cwd = folder }).stdout)
   end)
 
+  it("starts in the folder that is set for all, unless it is given one", function()
+    local chunk = "local p = core.process; p.folder '/usr' "
+      .. "io.write(p.run({ 'pwd' }).stdout, p.run({ 'pwd' }, { cwd = '/' }).stdout)"
+    assert.are.equal("/usr\n/\n", process.run({ program, "-e", chunk }, { cwd = folder }).stdout)
+    assert.is_truthy(select(2, pcall(process.folder, "")):find("a path is empty", 1, true))
+  end)
+
   it("refuses a folder that is missing or closed to the child", function()
     local result, message, code = process.run({ "pwd" }, { cwd = folder .. "/nonesuch" })
     assert.is_nil(result)
