@@ -110,7 +110,7 @@ describe("the command line", function()
     end)
 
     it("a command of a command", function()
-      desk:refuses(2, "usage", "ca needs a command: init, root", "ca")
+      desk:refuses(2, "usage", "ca needs a command: crl, init, root", "ca")
       desk:refuses(2, "usage", "ca has no command 'nonesuch'; there are: init, root", "ca", "nonesuch")
       desk:refuses(2, "usage", "ca has no command 'nonesuch'; there are: init, root", "help", "ca", "nonesuch")
     end)
