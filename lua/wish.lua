@@ -151,7 +151,7 @@ end
 
 -- The same, or for whoever says so now all that is wished for once more.
 local function groups_of(context, row, wish, again)
-  if again and wish.services then 
+  if again and wish.services then
     return { { services = wish.services, overwrite = wish.overwrite, no_overwrite = wish.no_overwrite } }
   end
   return M.groups(context, row, wish)
