@@ -42,6 +42,8 @@ local function resume(args, context, steps)
     if args[key] ~= nil then wanted[key] = args[key] end
   end
   if args.services then wanted.renew = nil end
+  if args.overwrite then wanted.no_overwrite = nil end
+  if args.no_overwrite then wanted.overwrite = nil end
   local ok
   ok, message, code = check(context, wanted)
   if ok then ok, message, code = wish.keep(context, row.id, wanted) end

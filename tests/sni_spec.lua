@@ -118,12 +118,12 @@ describe("a certificate beside the default one", function()
     renew_default()
     local name = fresh()
     local id, fingerprint = beside { name }
-    local new = lab:json("enroll", "--from", lab.id, "--services", "smtp")
+    local new = lab:json("renew", lab.id)
     assert_presented(lab, { [name] = fingerprint, [NAME] = new.fingerprint, [""] = new.fingerprint })
     assert.same({ name .. " observed", name .. " observed" }, states(lab, id))
     lab.id, lab.default = tostring(math.tointeger(new.id)), new.fingerprint
 
-    local renewed = lab:json("enroll", "--from", id, "--domain", name, "--services", "smtp", "--yes")
+    local renewed = lab:json("renew", id, "--yes")
     assert_presented(lab, { [name] = renewed.fingerprint, [NAME] = lab.default, [""] = lab.default })
     assert.same({ name .. " replaced", name .. " replaced" }, states(lab, id))
     ends(0, lab:run("remove", id))
