@@ -78,18 +78,31 @@ local function agree(context, row, name)
   return context:agree(question, ("ask for the answer with: certwright complete-request %d"):format(row.id))
 end
 
---- Hands a request to a CA and records that.
--- @param name the CA's, or nil: the one its draft chose
--- @return { issued = bool, ticket =, advice =, ca = } | nil, message, code
-function M.submit(context, row, name)
+-- Whether a request may be submitted as it is now.
+local function admit(context, row, name)
   if row.state == "completed" then
     return nil, ("%d is completed already; renew it with: certwright renew %d"):format(row.id, row.id), "exists"
   elseif not flow.holds(M.from, row.state) then
     return nil, ("cannot submit %d: it was %s"):format(row.id, row.state), "mismatch"
   end
-  local ok, message, code = agree(context, row, name)
+  return agree(context, row, name)
+end
+
+--- Hands a request to a CA and records that.
+-- @param name the CA's, or nil: the one its draft chose
+-- @return { issued = bool, ticket =, advice =, ca = } | nil, message, code
+function M.submit(context, row, name)
+  local ok, message, code = admit(context, row, name)
   if not ok then return nil, message, code end
-  return flow.locked(context, row.id, function() return submit(context, row, name or row.ca) end)
+  return flow.locked(context, row.id, function()
+    local current, why, what = certificates.get(context.db, row.id)
+    local is_admitted = current
+    if current and current.state ~= row.state then -- another command had it meanwhile
+      is_admitted, why, what = admit(context, current, name)
+    end
+    if not is_admitted then return nil, why, what end
+    return submit(context, current, name or current.ca)
+  end)
 end
 
 --- Asks the CA of a submitted request for its certificate.

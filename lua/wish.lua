@@ -1,9 +1,10 @@
 -- wish.lua: what is wanted of an object beyond its next step, kept with it in
 -- the store, and how the steps of scripts/workflow.lua go on with it.
 --
--- A wish is { ca =, services =, overwrite =, no_overwrite = } as `enroll` was told, or { renew =
--- true }: wherever the certificate stands that this one replaces.  A wish that
--- has come true is forgotten.  One process at a time goes on with an object.
+-- A wish is { ca =, services =, overwrite =, no_overwrite = } as `enroll` was
+-- told, or { renew = true }: wherever the certificate stands that this one
+-- replaces.  A wish that has come true is forgotten.  One process at a time goes
+-- on with an object.
 
 local assignments = require "assignments"
 local attempts = require "attempts"
