@@ -256,6 +256,17 @@ describe("README.md:", function()
       end
     end)
 
+    it("feature of Exchange is answered once, with a command", function()
+      local number = 0
+      for line in section("What Exchange has, and what is here"):gmatch "\n(| F[^\n]+)" do
+        number = number + 1
+        local id, command = line:match "^| (F%d%d) | [^|]+ | (.-) | [^|]+ |$"
+        assert.equal(("F%02d"):format(number), id, line)
+        assert.is_truthy(command:find("certwright ", 1, true), line)
+      end
+      assert.equal(35, number)
+    end)
+
     it("file and folder of the tree that it names is there", function()
       for name in readme:gmatch "`([%l]+/[%w_/-]*%.?%l*)`" do
         local top = name:match "^%l+"
