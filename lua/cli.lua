@@ -19,6 +19,7 @@ local SWITCHES = {
 
 -- What an error code means for the exit status; any other is 1.
 local STATUS = { usage = 2, pending = 3, unrestored = 4 }
+local function status_of(code) return STATUS[code] or 1 end
 
 local globals = {}
 
@@ -40,7 +41,7 @@ local function fail(message, code, status)
     local failure = json.object({ code = code or "io", message = message }, { "code", "message" })
     io.stdout:write(json.encode { error = failure }, "\n")
   end
-  return status or STATUS[code] or 1
+  return status or status_of(code)
 end
 
 -- Splits argv into global options, the script or file named, and the rest.
@@ -156,18 +157,6 @@ local function run_repl()
   return 0
 end
 
--- Runs a command; its end goes into the audit record, a raise's too.
-local function run_command(command, parsed, context)
-  local status, message, code = 1, nil, nil
-  local _ <close> = setmetatable({}, { __close = function(_, problem)
-    require("audit").finish(context, status, problem and tostring(problem) or message, problem and "io" or code)
-  end })
-  local results = table.pack(command.run(parsed, context))
-  message, code = results[2], results[3]
-  status = results[4] or (results[1] == nil or code) and (STATUS[code] or 1) or 0
-  return table.unpack(results, 1, results.n)
-end
-
 -- Refuses what a role user may not do, and puts it into the audit record.
 local function refuse(context, command, arguments, message, code)
   context.command, context.arguments = command, arguments
@@ -186,58 +175,32 @@ local function beyond_roles(what)
     or is_repl and "the prompt" or nil
 end
 
--- Loads the script that is named, and parses the arguments of its command.
--- Whether who acts may run it is asked before the script, and before each of
--- its arguments counts.
--- @return script, command, its parsed arguments | nil, message, code, whether
---   that was a refusal
-local function prepare(context, what)
-  local scripts, options, roles = require "scripts", require "options", require "roles"
-  local message, code
-  if context.caller then
-    context.role, message, code = roles.of(context, context.caller)
-    if not context.role then return nil, message, code, true end
-  end
-  local script
-  script, message, code = scripts.load(context, what.name)
-  if not script then return nil, message, code end
-  local command, arguments = scripts.command(script, what.rest)
-  if not command then return nil, arguments, "usage" end
-  local allowed, parsed
-  allowed, message, code = roles.allow(context, script, command)
-  if not allowed then return nil, message, code, true end
-  parsed, message = options.parse(script, command, arguments)
-  if not parsed then return nil, message, "usage" end
-  allowed, message, code = roles.allow(context, script, command, parsed)
-  if not allowed then return nil, message, code, true end
-  context.command = command == script and script.name or ("%s %s"):format(script.name, command.name)
-  context.arguments, context.parsed = arguments, parsed
-  return script, command, parsed
-end
-
 local function run_script(what)
-  local context = new_context()
-  local script, command, parsed, refused = prepare(context, what)
+  local context, commands = new_context(), require "command"
+  local script, command, parsed, refused = commands.prepare(context, what)
   if refused then return refuse(context, what.name, what.rest, command, parsed) end
   if not script then return fail(command, parsed) end
-  local result, note, note_code, status = run_command(command, parsed, context)
+  local result, note, note_code, status = commands.run(context, command, parsed, status_of)
   context:close()
   if result == nil then return fail(note, note_code, status) end
   local failed = print_result(command.text and command or script, result, context)
   if failed then return failed end
   if note then print_error(note) end
-  return status or (note_code and (STATUS[note_code] or 1)) or 0
+  return status or (note_code and status_of(note_code)) or 0
 end
 
 -- Finds out who called, before a folder of anybody's choice can have a say in
 -- it, and where the site and the state are; then modules can be required.
 -- @return true, what is beyond a role user or nil | nil, message, code
 local function settle(what)
-  local caller = assert(loader.file(home .. "/lua/caller.lua"))()
-  local message, code
-  package.loaded.caller = caller
-  globals.caller, message, code = caller.identify()
-  if globals.caller == nil then return nil, message, code end
+  local effective, _, real = require("core.host").user()
+  if effective == 0 and (real ~= 0 or os.getenv "SUDO_UID") then -- else nobody but who acts
+    local caller = assert(loader.file(home .. "/lua/caller.lua"))()
+    local message, code
+    package.loaded.caller = caller
+    globals.caller, message, code = caller.identify()
+    if globals.caller == nil then return nil, message, code end
+  end
   local beyond = globals.caller and beyond_roles(what) or nil
   if globals.caller then globals.site, globals.state = nil, nil end
   local where = assert(loader.file(home .. "/lua/where.lua"))()
