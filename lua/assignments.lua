@@ -121,6 +121,14 @@ function M.unfinished(db)
   return rows
 end
 
+--- Says, without touching anything, that something was cut short.
+function M.mention(context)
+  for _, entry in ipairs(M.unfinished(context.db) or {}) do
+    context:say("a deployment of %d is under way or was cut short at '%s'; certwright check finishes or undoes it",
+      entry.object_id, entry.stage)
+  end
+end
+
 --- What `adopt` remembered of a service.
 -- @return record, adopted_at | nil when there is none
 function M.adoption(db, service)

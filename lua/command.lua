@@ -1,7 +1,6 @@
 -- command.lua: the command that is asked for: which script that is, whether who
 -- acts may run it, what its arguments say, and running it.
 
-local audit = require "audit"
 local options = require "options"
 local roles = require "roles"
 local scripts = require "scripts"
@@ -42,7 +41,9 @@ end
 function M.run(context, command, parsed, status_of)
   local status, message, code = 1, nil, nil
   local _ <close> = setmetatable({}, { __close = function(_, problem)
-    audit.finish(context, status, problem and tostring(problem) or message, problem and "io" or code)
+    if context.record then -- as of a command that changes something
+      require("audit").finish(context, status, problem and tostring(problem) or message, problem and "io" or code)
+    end
   end })
   local results = table.pack(command.run(parsed, context))
   message, code = results[2], results[3]

@@ -11,7 +11,10 @@ local load = require "core.load"
 
 local M = {}
 
-local strict = setmetatable({}, {
+-- What Lua itself defines is found without a call; what is defined later, in _G.
+local standard = {}
+for name, value in pairs(_G) do standard[name] = value end
+setmetatable(standard, {
   __index = function(_, name)
     local value = rawget(_G, name)
     if value == nil then
@@ -19,6 +22,10 @@ local strict = setmetatable({}, {
     end
     return value
   end,
+})
+
+local strict = setmetatable({}, {
+  __index = standard,
   __newindex = function(_, name)
     error(("assignment to undeclared global '%s'"):format(tostring(name)), 2)
   end,

@@ -3,6 +3,7 @@
 
 local assignments = require "assignments"
 local certificates = require "certificates"
+local file = require "core.file"
 local json = require "json"
 local names = require "names"
 local text = require "text"
@@ -85,6 +86,23 @@ local function assignment_fields(row)
   return json.object(fields, ASSIGNMENT_FIELDS)
 end
 
+-- The path of an object's request, if that is there.
+local function request_of(context, id)
+  local name = id .. ".csr"
+  local path = context:path("requests", name)
+  local is_there
+  if context.requests then is_there = context.requests[name] else is_there = file.stat(path) end
+  return is_there and path or nil
+end
+
+--- Looks once for all requests, before the fields of many objects are asked for.
+function M.look_for_requests(context)
+  context.requests = {}
+  local folder = context:path "requests"
+  if not file.stat(folder, true) then return end
+  for name in require("lfs").dir(folder) do context.requests[name] = true end
+end
+
 --- The fields of an object, every one present.
 -- @param context for the path of its request
 -- @param row as certificates.lua reads it
@@ -99,8 +117,7 @@ function M.fields(context, row, rows)
   local status, reason = M.status(row)
   local shown = { services = json.array(assignments.services(rows)), assignments = json.array() }
   for i, assignment in ipairs(rows) do shown.assignments[i] = assignment_fields(assignment) end
-  local request_file = context:path("requests", row.id .. ".csr")
-  if not require("core.file").stat(request_file) then request_file = nil end
+  local request_file = request_of(context, row.id)
   local fields = {
     status = status, status_reason = reason, services = shown.services, assignments = shown.assignments,
     request_file = request_file, domains = json.array(row.domains),

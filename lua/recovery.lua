@@ -164,12 +164,4 @@ function M.alone(context, work)
   return work()
 end
 
---- Says, without touching anything, that something was cut short.
-function M.mention(context)
-  for _, entry in ipairs(assignments.unfinished(context.db) or {}) do
-    context:say("a deployment of %d is under way or was cut short at '%s'; certwright check finishes or undoes it",
-      entry.object_id, entry.stage)
-  end
-end
-
 return M

@@ -108,9 +108,11 @@ function M.table(rows)
   for n, row in ipairs(rows) do
     local cells = {}
     for i, cell in ipairs(row) do
-      cells[i] = i == #row and cell or cell .. (" "):rep(widths[i] - width(cell))
+      local missing = i < #row and widths[i] - width(cell) or 0
+      cells[i] = missing > 0 and cell .. (" "):rep(missing) or cell
     end
-    lines[#lines + 1] = (table.concat(cells, "  "):gsub("%s+$", ""))
+    local line = table.concat(cells, "  ")
+    lines[#lines + 1] = line:byte(-1) == 32 and line:gsub("%s+$", "") or line
     lines[#lines + 1] = rows.below and rows.below[n]
   end
   return table.concat(lines, "\n")

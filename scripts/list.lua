@@ -88,6 +88,7 @@ cannot be.]],
     by_object, message, code = assignments.by_object(db)
     if not by_object then return nil, message, code end
     if args.domain then require("selection").sort(rows, by_object, args.domain) end
+    if #rows > 1 then object.look_for_requests(context) end
     local list = json.array()
     context.is_filtered = next(args) ~= nil
     for _, row in ipairs(rows) do
@@ -98,7 +99,7 @@ cannot be.]],
         list[#list + 1] = fields
       end
     end
-    require("recovery").mention(context)
+    assignments.mention(context)
     return list
   end,
 }

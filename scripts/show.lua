@@ -65,7 +65,7 @@ revocation is remembered, a failure to find out is not; the exit status is 0.]],
     end
     fields.history = json.array(history)
     warn_of_two_paths(context, fields)
-    require("recovery").mention(context)
+    require("assignments").mention(context)
     return fields
   end,
 }

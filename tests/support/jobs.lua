@@ -82,7 +82,7 @@ function M.run(what)
   for _, root in ipairs(what.roots) do collect(root, files) end
   order(files, what.shuffle)
   local folder = assert(process.run { "mktemp", "-d" }).stdout:match "%S+"
-  local limit, next_one = what.jobs or processors(), 1
+  local limit, next_one = what.jobs or processors() + 1, 1 -- they wait for servers, mostly
   while next_one <= #files or #running > 0 do
     while #running < limit and files[next_one] do
       local job = { path = files[next_one].path, output = ("%s/%d"):format(folder, next_one), since = host.clock() }
