@@ -21,8 +21,8 @@
 /* What grows while an answer comes in. */
 struct pile {
   char *bytes;
-  size_t length, limit;
-  bool full; /* more came than may */
+  size_t length, size, limit; /* used, allocated, allowed */
+  bool full;                  /* more came than may */
 };
 
 /* All that a request owns. */
@@ -50,11 +50,13 @@ static size_t take(char *bytes, size_t size, size_t count, void *to) {
   pile->full = length > pile->limit - pile->length;
   if (pile->full)
     return 0;
-  more = realloc(pile->bytes, pile->length + length + 1);
-  if (more == NULL)
-    return 0;
-  memcpy(more + pile->length, bytes, length);
-  pile->bytes = more;
+  if (length > pile->size - pile->length) {
+    pile->size = 2 * (pile->length + length);
+    if ((more = realloc(pile->bytes, pile->size)) == NULL)
+      return 0;
+    pile->bytes = more;
+  }
+  memcpy(pile->bytes + pile->length, bytes, length);
   pile->length += length;
   return length;
 }
@@ -83,12 +85,12 @@ static int fail(lua_State *L, const struct transfer *t, const char *url,
   for (i = 0; i < COUNT(codes); i++)
     if (codes[i].result == result)
       code = codes[i].code;
-  if (t->body.full || t->head.full) {
+  if (t->head.full || t->body.full || result == CURLE_FILESIZE_EXCEEDED) {
     code = "limit";
     reason = lua_pushfstring(
         L, "more than %I bytes%s",
-        (lua_Integer)(t->body.full ? t->body.limit : t->head.limit),
-        t->body.full ? "" : " of headers");
+        (lua_Integer)(t->head.full ? t->head.limit : t->body.limit),
+        t->head.full ? " of headers" : "");
   }
   core_pushtext(L, reason, strlen(reason));
   core_push_excerpt(L, url, strlen(url));
@@ -190,6 +192,8 @@ static void set_options(lua_State *L, struct transfer *t, const char *url) {
   curl_easy_setopt(t->easy, CURLOPT_TIMEOUT_MS,
                    1000L * (long)number_field(L, "timeout", 30, 1, LONGEST));
   t->body.limit = (size_t)number_field(L, "limit", BODY_LIMIT, 0, 1L << 30);
+  curl_easy_setopt(t->easy, CURLOPT_MAXFILESIZE_LARGE,
+                   (curl_off_t)t->body.limit);
   t->head.limit = HEAD_LIMIT;
   curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, take);
   curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, &t->body);

@@ -1,5 +1,6 @@
 --- Runs spec files side by side, each in a process of its own: what one of them
--- leaves behind, or dies of, is nothing to the others.
+-- leaves behind, or dies of, is nothing to the others.  Files with failures are
+-- run once more, alone: a machine that others load as well is no reason to fail.
 
 local file = require "core.file"
 local host = require "core.host"
@@ -7,6 +8,7 @@ local process = require "core.process"
 local lfs = require "lfs"
 
 local LONGEST = 900 -- seconds for one file
+local MOST_AGAIN = 4 -- files: more failures than that are no accident
 
 local M = {}
 
@@ -40,8 +42,8 @@ local function read(path)
   return stream:read "a"
 end
 
--- Prints what a file's process said, and adds up what it counted.
-local function report(job, sum)
+-- What a file's process said, and what it counted.
+local function result_of(job)
   local ended = job.process:wait(0) or job.process:stop "TERM"
   local said = read(job.output)
   local passed, failed = said:match "(%d+) passed, (%d+) failed\n$"
@@ -54,9 +56,7 @@ local function report(job, sum)
   end
   -- what a sanitizer finds at the end is said after the count, by the status
   if ended.status ~= 0 and tonumber(failed) == 0 and tonumber(passed) > 0 then failed = 1 end
-  sum.passed, sum.failed = sum.passed + passed, sum.failed + failed
-  io.stdout:write(said)
-  io.stdout:flush()
+  return { path = job.path, said = said, passed = tonumber(passed), failed = tonumber(failed) }
 end
 
 -- The files in the order in which they are begun: the longest first, so that
@@ -73,16 +73,10 @@ local function order(files, seed)
   end
 end
 
---- Runs the specs below some roots.
--- @param what { runner = path of run.lua, roots = paths, options = what the
---   runner is given beside a file, jobs = how many at once or nil, shuffle = seed }
--- @return whether all passed
-function M.run(what)
-  local files, running, sum = {}, {}, { passed = 0, failed = 0 }
-  for _, root in ipairs(what.roots) do collect(root, files) end
-  order(files, what.shuffle)
+-- Runs files, so many at once; calls done(result) for each that has ended.
+local function run_all(what, files, limit, done)
   local folder = assert(process.run { "mktemp", "-d" }).stdout:match "%S+"
-  local limit, next_one = what.jobs or processors() + 1, 1 -- they wait for servers, mostly
+  local running, next_one = {}, 1
   while next_one <= #files or #running > 0 do
     while #running < limit and files[next_one] do
       local job = { path = files[next_one].path, output = ("%s/%d"):format(folder, next_one), since = host.clock() }
@@ -94,14 +88,41 @@ function M.run(what)
       local job = running[i]
       if not job.process:running() or host.clock() - job.since > LONGEST then
         table.remove(running, i)
-        report(job, sum)
+        local result = result_of(job)
+        io.stdout:write(result.said)
+        io.stdout:flush()
+        done(result)
       end
     end
     host.sleep(0.02)
   end
   process.run { "rm", "-rf", "--", folder }
-  io.stdout:write(("%d passed, %d failed\n"):format(sum.passed, sum.failed))
-  return sum.failed == 0 and sum.passed > 0
+end
+
+--- Runs the specs below some roots.
+-- @param what { runner = path of run.lua, roots = paths, options = what the
+--   runner is given beside a file, jobs = how many at once or nil, shuffle = seed }
+-- @return whether all passed
+function M.run(what)
+  local files, again, passed, failed = {}, {}, 0, 0
+  for _, root in ipairs(what.roots) do collect(root, files) end
+  order(files, what.shuffle)
+  local limit = what.jobs or processors() + 1 -- they wait for servers, mostly
+  local function count(result) passed, failed = passed + result.passed, failed + result.failed end
+  run_all(what, files, limit, function(result)
+    if result.failed > 0 then again[#again + 1] = result else count(result) end
+  end)
+  if #again > MOST_AGAIN then
+    for _, result in ipairs(again) do count(result) end
+  else
+    run_all(what, again, 1, function(result)
+      count(result)
+      io.stdout:write(("       %s alone, after a failure: %s\n"):format(result.failed == 0 and "passed" or "FAILED",
+        result.path))
+    end)
+  end
+  io.stdout:write(("%d passed, %d failed\n"):format(passed, failed))
+  return failed == 0 and passed > 0
 end
 
 return M

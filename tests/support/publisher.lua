@@ -50,6 +50,7 @@ http {
     location = /redirect { return 302 http://127.0.0.1:PORT/hello; }
     location = /loop { return 302 /loop; }
     location = /elsewhere { return 302 file:///etc/hostname; }
+    location = /unknown_length { ssi on; ssi_types *; alias DIR/files/large; }
     location = /post { return 308 /method; }
   }
 }
