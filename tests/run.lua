@@ -1,8 +1,7 @@
 -- Runs the specs with busted inside the program, where core.* is:
 --   ./certwright tests/run.lua [--filter PATTERN] [--shuffle[=SEED]] [--verbose] [--jobs N] [FILE or FOLDER...]
--- Without files: all of tests/.  Each file has a process of its own, some
--- at a time (tests/support/jobs.lua); a single file runs
--- in this one.  The last line is "N passed, N failed"; exit status 1 when
+-- Without files: all of tests/.  Each file has a process of its own, some at a
+-- time (tests/support/jobs.lua); a single file runs in this one.  The last line is "N passed, N failed"; exit status 1 when
 -- anything failed or nothing ran.
 
 local busted = require "busted.core"()
