@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/fsuid.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -24,10 +23,12 @@
 #define STACK (8 * 1024 * 1024) /* bytes */
 #define NOBODY 4294967295       /* (uid_t)-1 */
 
-/* setgroups(2) of this thread alone; where 16-bit calls exist too, the one
- * ending in 32 is meant. */
-#ifndef SYS_setgroups32
+/* The system calls, which are for this thread alone; where 16-bit ones exist
+ * too, those ending in 32 are meant. */
+#ifndef SYS_setresuid32
 #define SYS_setgroups32 SYS_setgroups
+#define SYS_setresgid32 SYS_setresgid
+#define SYS_setresuid32 SYS_setresuid
 #endif
 
 /* Whether a variable stays: who called, and what a terminal needs; no path. */
@@ -76,7 +77,7 @@ void core_settle_caller(void) {
   sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Whose rights to files a thread has. */
+/* Whose rights a thread has. */
 struct rights {
   uid_t user;
   gid_t group;
@@ -84,23 +85,34 @@ struct rights {
   gid_t *groups;
 };
 
-/* The system's ids for access to files alone: nobody may signal or trace this
- * process because of them (setfsuid(2)).  0 or an errno value. */
+static int set_groups(const struct rights *rights) {
+  return core_errno(
+      (int)syscall(SYS_setgroups32, rights->count, rights->groups));
+}
+
+static int set_group(const struct rights *rights) {
+  return core_errno((int)syscall(SYS_setresgid32, -1, rights->group, -1));
+}
+
+/* Away from root it takes root's capabilities along, also those that would let
+ * the user go through /proc/PID/cwd; back to root it gives them back.  The ids
+ * that say who may signal or trace this process stay root's (kill(2)). */
+static int set_user(const struct rights *rights) {
+  return core_errno((int)syscall(SYS_setresuid32, -1, rights->user, -1));
+}
+
+/* 0 or an errno value. */
 static int take(const struct rights *rights) {
-  if (syscall(SYS_setgroups32, rights->count, rights->groups) != 0)
-    return errno;
-  setfsgid(rights->group);
-  setfsuid(rights->user);
-  return (gid_t)setfsgid((gid_t)-1) == rights->group &&
-                 (uid_t)setfsuid((uid_t)-1) == rights->user
-             ? 0
-             : EPERM;
+  int error = set_groups(rights);
+  if (error == 0)
+    error = set_group(rights);
+  return error == 0 ? set_user(rights) : error;
 }
 
 static void give_back(const struct rights *own) {
-  if (take(own) == 0)
+  if (set_user(own) == 0 && set_group(own) == 0 && set_groups(own) == 0)
     return;
-  fputs("certwright: cannot take back the rights to files\n", stderr);
+  fputs("certwright: cannot take back root's rights\n", stderr);
   abort();
 }
 
@@ -150,8 +162,8 @@ static struct rights push_own(lua_State *L) {
 /*
  * caller.call({ uid =, gid =, groups = { gid, ... } }, f, ...)
  *   -> what f returns | nil, message, "denied" | "io"
- * Calls f with that user's rights to files, and no others: what f opens, makes
- * or removes is what the user could, and what it makes is theirs.  Also when f
+ * Calls f with that user's rights, and no others: what f opens, makes or
+ * removes is what the user could, and what it makes is theirs.  Also when f
  * raises, the rights are taken back before anything else is done; nothing is
  * collected in between.
  */

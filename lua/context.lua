@@ -214,6 +214,14 @@ function M:write(options)
   return db
 end
 
+--- Records that a command which only looks has found something to change in the
+-- store that it has open.
+-- @return true | nil, message, code: then nothing may be changed
+function M:begin()
+  self.is_writing = true
+  return require("audit").begin(self)
+end
+
 --- Closes the store.
 function M:close()
   if self.db then self.db:close() end

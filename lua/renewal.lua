@@ -7,6 +7,7 @@
 local attempts = require "attempts"
 local audit = require "audit"
 local certificates = require "certificates"
+local flow = require "flow"
 local generation = require "core.generation"
 local object = require "object"
 local outcome = require "outcome"
@@ -24,16 +25,29 @@ local function is_live(row, now)
   return row.state ~= "completed" or (not row.revoked_at and now < row.renew_at)
 end
 
+-- Whether one object can stand where another does.  Who may make a request may
+-- not say what is assigned: what begins as a renewal of somebody's own has to be
+-- for the same names at least, and from a CA where the old one was.
+local function stands_in(new, old)
+  if wish.of(new).renew then return true end
+  for _, name in ipairs(old.domains) do
+    if not flow.holds(new.domains, name) then return false end
+  end
+  return old.self_signed or not new.self_signed
+end
+
 -- The object that renews this one, or renews what did: the newest.
 -- @return row | false | nil, message, code
-local function successor(db, id, now)
-  local rows, message, code = certificates.successors(db, id)
+local function successor(db, old, now)
+  local rows, message, code = certificates.successors(db, old.id)
   if not rows then return nil, message, code end
   for _, row in ipairs(rows) do
-    if is_live(row, now) then return row end
-    local later
-    later, message, code = successor(db, row.id, now)
-    if later or later == nil then return later, message, code end
+    if stands_in(row, old) then
+      if is_live(row, now) then return row end
+      local later
+      later, message, code = successor(db, row, now)
+      if later or later == nil then return later, message, code end
+    end
   end
   return false
 end
@@ -114,7 +128,7 @@ end
 
 -- Renews a certificate, or goes on where that stopped.
 local function renew(context, steps, old, args)
-  local row, message, code = successor(context.db, old.id, os.time())
+  local row, message, code = successor(context.db, old, os.time())
   if row == nil then return nil, message, code end
   local begun
   begun, message, code = audit.begin(context)
@@ -181,7 +195,7 @@ local function renew_due(context, steps, done, seen)
   for _, row in ipairs(due) do
     if is_stopped(done) then return true end
     local still = certificates.due(context.db, os.time(), row.id)
-    local later = still and still[1] and successor(context.db, row.id, os.time())
+    local later = still and still[1] and successor(context.db, row, os.time())
     local id = later and later.id or row.id
     if still and still[1] and not seen[id] and is_time(context, id) then
       local result = try(context, id, function() return renew(context, steps, row, {}) end)
@@ -196,7 +210,7 @@ end
 local function is_ours(db, row)
   if row.state == "completed" then return true end
   if not (row.replaces and wish.of(row).renew) then return false end
-  local latest = successor(db, row.replaces, os.time())
+  local latest = successor(db, certificates.get(db, row.replaces) or { id = row.replaces, domains = {} }, os.time())
   return latest and latest.id == row.id
 end
 

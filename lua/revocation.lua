@@ -112,6 +112,8 @@ local function remember(context, row, result)
   if not changes then return true end
   row.warnings, row.revoked_at = warnings, event == "revoked" and result.revoked_at or nil
   if context.dry_run or not context:may "operator" then return true end
+  local begun, problem, kind = context:begin()
+  if not begun then return nil, problem, kind end
   return context.db:transaction(function()
     local fresh, message, code = certificates.get(context.db, row.id)
     if not fresh then return nil, message, code end

@@ -49,13 +49,19 @@ function M.hidden(text)
   return nil
 end
 
+-- Without the blanks at its end. A pattern that looks for these would begin anew at
+-- each blank before them, of which a certificate may have a million in a row.
+local function trimmed(text)
+  return text:match "^.*%S" or ""
+end
+
 --- As escape, but keeps line breaks and tabs: for what a program printed.
 function M.escape_lines(text)
   local lines = {}
   for line in (text:gsub("\r\n", "\n") .. "\n"):gmatch "(.-)\n" do
     lines[#lines + 1] = line:gsub("[^\t]+", M.escape)
   end
-  return (table.concat(lines, "\n"):gsub("%s+$", ""))
+  return trimmed(table.concat(lines, "\n"))
 end
 
 --- Names in one line; one that holds a comma, quote, blank or what is not ASCII
@@ -111,8 +117,7 @@ function M.table(rows)
       local missing = i < #row and widths[i] - width(cell) or 0
       cells[i] = missing > 0 and cell .. (" "):rep(missing) or cell
     end
-    local line = table.concat(cells, "  ")
-    lines[#lines + 1] = line:byte(-1) == 32 and line:gsub("%s+$", "") or line
+    lines[#lines + 1] = trimmed(table.concat(cells, "  "))
     lines[#lines + 1] = rows.below and rows.below[n]
   end
   return table.concat(lines, "\n")
@@ -203,7 +208,7 @@ function M.wrap(prose, columns, indent)
   local first, rest = prose:match "^([^\n]*)(.*)$"
   if not columns or width(first) <= columns then return prose end
   local lines, line = {}, nil
-  first = first:gsub("(%(%w+) (%x+%))", "%1\0%2") -- "(was 0123456789abcdef)" stays one word
+  first = trimmed(first):gsub("(%(%w+) (%x+%))", "%1\0%2") -- "(was 0123456789abcdef)" stays one word
   for blanks, word in first:gmatch "( *)(%S+)" do
     if line and width(line .. blanks .. word) > columns then
       lines[#lines + 1] = line

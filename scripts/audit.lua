@@ -162,7 +162,8 @@ return {
   notes = [[
 Every command that changes something is recorded, in the state folder's
 audit.jsonl and in the system's log: begun, and how it ended; refused and
-recovered, too.  list, show, check and other reading is not.
+recovered, too.  list, show, check and other reading is not, but for a
+revocation that was found.
 
 ]] .. evidence.LIMITS,
   text = function(result, context)

@@ -39,6 +39,10 @@ local function renewed(args, context)
   if from.state ~= "completed" then
     return nil, ("cannot renew %d: it has no certificate yet, it is %s"):format(from.id, from.state), "mismatch"
   end
+  if args.reuse_key and args.exportable and not from.exportable then
+    return nil, ("cannot make the key of %d exportable: it was made or imported without --exportable"):format(from.id),
+      "denied"
+  end
   local subject
   subject, message, code = request.subject(context, from)
   if not subject and code ~= "missing" then return nil, message, code end

@@ -267,6 +267,20 @@ describe("a role user", function()
       end
     end)
 
+    it("nor where a process of root's stands, or what only root may ask the system", function()
+      realm:must("sh", "-c", "mkdir -p -m 700 /var/lib/shut && mkdir -p /var/lib/shut/in && cp /home/eve/certificate.pem "
+        .. "/var/lib/shut/in && chmod 755 /var/lib/shut/in && chmod 644 /var/lib/shut/in/certificate.pem")
+      local stands = ("/proc/%s/cwd/certificate.pem"):format(realm:must("sh", "-c",
+        "cd /var/lib/shut/in && { sleep 60 >/dev/null 2>&1 & echo $!; }"):match "%d+")
+      fails(("cannot read '%s': Permission denied"):format(stands), "import", stands)
+      realm:must("kill", stands:match "%d+")
+      local key = "/proc/sys/net/ipv4/tcp_fastopen_key" -- 0600, and its own idea of who root is
+      if exists(key) then
+        fails(("cannot read '%s': Permission denied"):format(key), "export", "1", "--form", "pfx", "--out", "x.pfx",
+          "--password-file", key)
+      end
+    end)
+
     it("but their own, and what comes on standard input", function()
       eve "chmod 600 certificate.pem || { cp certificate.pem c && mv -f c certificate.pem && chmod 600 certificate.pem; }"
       assert.equal(1, parsed("import", "certificate.pem").id)

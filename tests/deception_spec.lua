@@ -122,6 +122,15 @@ describe("names that are made to deceive", function()
     assert.is_truthy(err:find("the certificate 'x\\u{001B}[2J\\u{000A}ok' expired on ", 1, true), err)
   end)
 
+  it("take no longer to show for the blanks in them", function()
+    local blanks = (" "):rep(200000)
+    local began = require("core.host").clock()
+    assert.equal("a" .. blanks .. "b", text.escape_lines("a" .. blanks .. "b \n"))
+    assert.equal("A\na" .. blanks .. "b", text.table { { "A" }, { "a" .. blanks .. "b  " } })
+    assert.equal("a\n  b", text.wrap("a" .. blanks .. "b" .. blanks, 80, 2))
+    assert.is_true(require("core.host").clock() - began < 10)
+  end)
+
   it("are cut nowhere within a character on a narrow terminal", function()
     desk:done("complete-request", "--file", file)
     local rows = { { "NAME" } }

@@ -116,6 +116,7 @@ describe("revocation", function()
       revoke(path)
       publish()
       assert.equal("Valid", desk:done("show", id).status)
+      local recorded = #desk:done "audit"
       local status, reason, object = show(id)
       assert.equal("Revoked", status)
       assert.equal(("revoked on TIME: keyCompromise, says CRL %s/ca.crl of TIME"):format(publisher.url), desk:shown(reason))
@@ -127,6 +128,10 @@ describe("revocation", function()
       assert.equal(tonumber(id), desk:done("list", "--status", "Revoked")[1].id)
       assert.equal(asked, publisher:count "/ca.crl")
       assert.equal(#object.history, #select(3, show(id)).history)
+      local records = desk:done "audit"
+      local last = records[#records]
+      assert.same({ recorded + 2, "show", "done", tonumber(id), true }, { #records, last.command, last.result, last.object,
+        last.after.objects[id].revoked })
     end)
 
     it("was on hold, and is not any more", function()

@@ -537,6 +537,18 @@ describe("new-request", function()
       assert.equal("0600", desk:mode(desk.state .. "/keys/2.pem"))
     end)
 
+    it("makes no kept key exportable that was not", function()
+      desk:done("new-request", "--self-signed", "--domain", "a.test")
+      for _, more in ipairs { "--quiet", "--dry-run", "--self-signed" } do
+        desk:refuses(1, "denied", "cannot make the key of 1 exportable: it was made or imported without --exportable",
+          "new-request", "--from", "1", "--reuse-key", "--exportable", more)
+      end
+      assert.equal(1, #desk:done "list")
+      assert.is_true(desk:done("new-request", "--self-signed", "--from", "1", "--exportable").exportable)
+      assert.is_true(desk:done("new-request", "--self-signed", "--from", "2", "--reuse-key", "--exportable").exportable)
+      assert.is_false(desk:done("new-request", "--self-signed", "--from", "1", "--reuse-key").exportable)
+    end)
+
     it("needs a certificate, and --reuse-key needs --from", function()
       desk:ask("--domain", "a.test")
       desk:refuses(1, "mismatch", "cannot renew 1: it has no certificate yet, it is created", "new-request", "--from",

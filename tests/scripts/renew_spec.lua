@@ -112,6 +112,24 @@ describe("renew", function()
       assert.equal(3, desk:done("renew", "1").id)
     end)
 
+    it("takes nothing for a renewal that has other names, or that no CA signed where one did", function()
+      local old = enroll "--services=web"
+      desk:done("new-request", "--from", "1", "--self-signed")
+      desk:done("new-request", "--from", "1", "--domain", "b.test")
+      due(1)
+      local list = desk:done "renew"
+      assert.same({ 1, 4, { NAME }, false }, { #list, list[1].id, list[1].domains, list[1].self_signed })
+      assert.same({ list[1].fingerprint, "created" }, { shown(), desk:done("show", "3").state })
+      assert.not_equal(old.fingerprint, shown())
+    end)
+
+    it("takes a request for more names for a renewal", function()
+      enroll "--services=web"
+      assert.equal(2, desk:done("new-request", "--from", "1", "--domain", "b.test", "--domain", NAME).id)
+      local new = desk:done("renew", "1")
+      assert.same({ 2, { "b.test", NAME }, new.fingerprint }, { new.id, new.domains, shown() })
+    end)
+
     it("makes a self-signed one again at once, for as long as the old one", function()
       site(nil, { self_signed_days = 30 })
       local old = desk:done("enroll", "--self-signed", "--services", "web")
