@@ -51,6 +51,13 @@ function Ui:paste(command)
   self.dialogue.write(table.concat(lines, "\n") .. "\n")
 end
 
+--- Shows the command that does what the pages do, to copy.
+function Ui:same(command)
+  self:say "\nThe same on the command line:"
+  self:paste(command)
+  self:say ""
+end
+
 --- Warns of something that does not stop the user.
 function Ui:warn(prose)
   write(self, "Warning: " .. prose, 2)
@@ -86,37 +93,40 @@ local function read(self, prompt)
 end
 
 -- The answer to a prompt that is no `?` and no `<`.
-local function answer(self, prompt, help)
+-- @param hint how to answer, said last
+local function answer(self, prompt, question, hint)
+  local page_help = not question.apart and self.help
   while true do
     local line = read(self, prompt)
     if line == "<" then error(M.BACK) end
     if line ~= "?" then return line end
-    for _, about in ipairs { help or false, self.help or false, M.KEYS } do
+    for _, about in ipairs { question.help or false, page_help or false, hint or false, M.KEYS } do
       if about then self:say(about) end
     end
   end
 end
 
--- The prompt of a question, and its help.
+-- The prompt of a question, and how to answer it.
 local function words_of(question, default)
   if not question.optional then
-    return question.prompt .. (default and (" [%s]"):format(text.escape(default)) or ""), question.help
+    return question.prompt .. (default and (" [%s]"):format(text.escape(default)) or ""), question.hint
   end
   local none = question.shown or "none"
   return ("%s [%s]"):format(question.prompt, default and text.escape(default) or none),
-    (question.help and question.help .. "\n" or "") .. ("%s alone means: %s."):format(NONE, none)
+    (question.hint and question.hint .. "\n" or "") .. ("%s alone means: %s."):format(NONE, none)
 end
 
 --- Asks for a text.
 -- @param question { prompt =, default = text, optional = whether nothing will
 --   do (`-` says so), shown = what then stands in the brackets ("none"), help =,
+--   apart = whether the page's help says nothing of it, hint = how to answer,
 --   check = function(text) -> value | nil, message }
 -- @return what check returns, else the text; "" for nothing
 function Ui:ask(question)
   local default = question.default ~= "" and question.default or nil
-  local prompt, help = words_of(question, default)
+  local prompt, hint = words_of(question, default)
   while true do
-    local line = answer(self, prompt, help)
+    local line = answer(self, prompt, question, hint)
     local given = line == "" and default or line
     if question.optional and (given == "" or line == NONE) then return "" end
     local value, message = given, nil
@@ -136,7 +146,7 @@ function Ui:yes(question)
   local default = question.default
   local shown = default == nil and "y/n" or default and "Y/n" or "y/N"
   while true do
-    local line = answer(self, ("%s [%s]"):format(question.prompt, shown), question.help):lower()
+    local line = answer(self, ("%s [%s]"):format(question.prompt, shown), question):lower()
     if line == "" and default ~= nil then return default end
     if line == "y" or line == "yes" then return true end
     if line == "n" or line == "no" then return false end
@@ -181,7 +191,7 @@ function Ui:choose_some(question)
   show_items(self, items)
   local value = self:ask {
     prompt = question.prompt, optional = question.optional, default = table.concat(question.default or {}, ","),
-    help = (question.help and question.help .. "\n" or "") .. "Numbers with commas between them, such as 1,3; or all.",
+    help = question.help, hint = "Numbers with commas between them, such as 1,3; or all.",
     check = function(line)
       local chosen, list = {}, {}
       for word in line:gmatch "[^,%s]+" do

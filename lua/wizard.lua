@@ -12,7 +12,7 @@
 -- that returns nil, message, code ends the wizard with that.  A last page without
 -- `run` is a title alone ("Completion"): what was asked for is done below it.
 --
--- A page talks by ui:say, show, warn, title, and asks by ui:ask, yes, choose,
+-- A page talks by ui:say, show, same, warn, title, and asks by ui:ask, yes, choose,
 -- choose_some (questions.lua); ui:form and ui:within, below, put them together.
 -- To every question: Enter takes what is in [brackets], `?` explains, `<` goes
 -- back: to the question before in a form, out of ui:within, else to the page

@@ -86,6 +86,14 @@ describe("a question", function()
       ui:ask { prompt = "Name", help = "About the name." }
     end } })
     assert.is_truthy(said:find("About the name.\nAbout the page.\nEnter takes what is in [brackets].", 1, true))
+    _, said = run({ "?", "x" }, { { title = "Page", help = "About the page.", run = function(_, ui)
+      ui:ask { prompt = "Name", help = "About the name.", optional = true }
+    end } })
+    assert.is_truthy(said:find("About the name.\nAbout the page.\n- alone means: none.\nEnter takes", 1, true))
+    _, said = run({ "?", "x" }, { { title = "Page", help = "About the page.", run = function(_, ui)
+      ui:ask { prompt = "Name", help = "About the name.", apart = true }
+    end } })
+    assert.is_truthy(said:find("About the name.\nEnter takes what is in [brackets].", 1, true))
   end)
 
   it("takes no control characters and nothing but UTF-8", function()

@@ -81,7 +81,7 @@ function M.summary(made, args)
   return {
     { "Friendly name", text.escape(made.friendly_name) },
     { "Common name", text.escape(made.common_name) },
-    { "Names", names.shown(made.domains) },
+    { "Domains", names.shown(made.domains) },
     { "Subject", subject_line(made.subject) },
     { "Key", text.escape(made.key) .. (args.exportable and ", exportable" or "") },
     { "CA", args.self_signed and "none: self-signed at once" or text.escape(made.ca) },

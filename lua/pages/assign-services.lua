@@ -200,17 +200,15 @@ local function summary_page(context, flags)
   return {
     title = "Summary", help = "Nothing has been changed yet. Yes assigns the certificate and observes it there.",
     run = function(state, ui)
-      ui:say("Certificate: " .. describe(state.row), 2)
-      ui:say("Services: " .. table.concat(state.names, ", "), 2)
+      local columns = ui.dialogue.columns()
+      local summary = { { "Certificate", describe(state.row) }, { "Services", table.concat(state.names, ", ") } }
       for _, name in ipairs(state.names) do
         local answer = state.asked[name] and state.overwrite[name]
-        if answer then
-          ui:say(("Default SMTP certificate of '%s': %s"):format(name, answer.yes and "overwritten" or "stays"), 2)
-        end
+        summary[#summary + 1] = answer and { "SMTP default", ("of '%s': %s"):format(name,
+          answer.yes and "overwritten" or "stays") }
       end
-      state.commands = commands(context, flags, state, context:dialogue().columns())
-      ui:say "The same without questions:"
-      ui:show(state.commands)
+      ui:show(text.fields(summary, columns))
+      ui:same(commands(context, flags, state, columns))
       if not ui:yes { prompt = "Assign it now?", default = true } then ui.abandon() end
     end,
   }
@@ -262,8 +260,7 @@ function M.run(context, flags, args, row)
   give(state, args)
   return { row = state.row, completed = function()
     ui:title "Completion"
-    ui:say(("Certificate %d is on %s. The command for it was:"):format(state.row.id, table.concat(state.names, ", ")))
-    ui:show(state.commands .. "\n")
+    ui:say(("Certificate %d is on %s."):format(state.row.id, table.concat(state.names, ", ")))
   end }
 end
 

@@ -85,27 +85,31 @@ local function file_page(site)
   }
 end
 
+-- The request and its certificate as labels and values, for text.fields.
+local function summary(state)
+  local list = { { "Request", describe(state.row) } }
+  if state.leaf then
+    local fields = state.leaf:fields()
+    for _, pair in ipairs {
+      { "Domains", text.names(fields.domains) }, { "Issuer", text.escape(fields.issuer) },
+      { "Valid from", text.time(fields.not_before) }, { "Valid until", text.time(fields.not_after) },
+      { "SHA-256", state.leaf:fingerprint() }, { "SHA-1", state.leaf:fingerprint "sha1" },
+    } do list[#list + 1] = pair end
+  end
+  return list
+end
+
 local function summary_page(context, flags)
   return {
     title = "Summary", help = "Nothing has been changed yet. Yes completes the request; no service is touched by it.",
     run = function(state, ui)
-      ui:say("Request: " .. describe(state.row), 2)
-      if state.leaf then
-        local fields = state.leaf:fields()
-        ui:say("Names: " .. text.names(fields.domains), 2)
-        ui:say("Issuer: " .. text.escape(fields.issuer), 2)
-        ui:say(("Valid: %s to %s"):format(text.time(fields.not_before), text.time(fields.not_after)), 2)
-        ui:show("SHA-256  " .. state.leaf:fingerprint())
-        ui:show("SHA-1    " .. state.leaf:fingerprint "sha1")
-      else
-        ui:say(("The CA '%s' will be asked for the certificate."):format(state.row.ca))
-      end
+      local columns = ui.dialogue.columns()
+      ui:show(text.fields(summary(state), columns))
+      if not state.leaf then ui:say(("The CA '%s' will be asked for the certificate."):format(state.row.ca)) end
       local words = commandline.words(context, { name = "complete-request", options = flags },
         { file = state.file, password_file = state.password_file })
       words[#words + 1] = { tostring(state.row.id) }
-      state.command = commandline.lines(words, context:dialogue().columns())
-      ui:say "The same without questions:"
-      ui:show(state.command)
+      ui:same(commandline.lines(words, columns))
       if not ui:yes { prompt = "Complete it now?", default = true } then ui.abandon() end
     end,
   }
@@ -113,7 +117,7 @@ end
 
 --- Asks for the request and its files, and puts them into args.
 -- @param flags the options of complete-request, for the command that does the same
--- @return { completed = function() that says what was done } | nil, message, code
+-- @return { completed = function() that begins the last page } | nil, message, code
 function M.run(context, flags, args)
   local site, message, code = context:site()
   if not site then return nil, message, code end
@@ -127,11 +131,7 @@ function M.run(context, flags, args)
     { db = context.db, file = {}, password_file = args.password_file })
   if not state then return nil, message, code end
   args.id, args.file, args.password_file = tostring(state.row.id), state.file, state.password_file
-  return { completed = function()
-    ui:title "Completion"
-    ui:say(("Request %d is completed. The command for it was:"):format(state.row.id))
-    ui:show(state.command .. "\n")
-  end }
+  return { completed = function() ui:title "Completion" end }
 end
 
 return M

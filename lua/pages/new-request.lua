@@ -29,8 +29,8 @@ end
 local function introduction(self)
   return {
     title = "Introduction",
-    help = "The friendly name is a label for people, which list and show have; it does not stand in the "
-      .. "certificate. Without one, the site's policy makes one of the common name.",
+    help = "The friendly name is a label for people, which list and show print; it is not in the certificate. "
+      .. "Without one, the site's policy makes one of the common name.",
     run = function(state, ui)
       ui:say "This makes a private key, which stays here, and a certificate request for a certificate authority."
       state.name = ui:ask {
@@ -153,9 +153,7 @@ local function configuration(self)
       local columns = ui.dialogue.columns()
       ui:show(text.fields(answers.summary(made, args), columns))
       if state.wildcard then domains.warn(ui, self.asked.facts, made.domains) end
-      ui:say "\nThe same on the command line:"
-      ui:paste(commandline.lines(commandline.words(self.context, self.script, args), columns))
-      ui:say ""
+      ui:same(commandline.lines(commandline.words(self.context, self.script, args), columns))
       local prompt = self.context.dry_run and "Show what would be made?" or "Make the request?"
       if args.self_signed then prompt = "Make the certificate?" end
       if not ui:yes { prompt = prompt, default = true } then ui:abandon() end

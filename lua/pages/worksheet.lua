@@ -42,8 +42,10 @@ local function edit_row(state, ui, row)
   local help = "The names that clients of this service use, with commas between them."
   if not ui:within(function()
     ui:form(typed, {
-      { key = "internal", prompt = row.label .. ", internal names", optional = true, check = checked, help = help },
-      { key = "external", prompt = row.label .. ", external names", optional = true, check = checked, help = help },
+      { key = "internal", prompt = row.label .. ", internal names", optional = true, check = checked,
+        help = help, apart = true },
+      { key = "external", prompt = row.label .. ", external names", optional = true, check = checked,
+        help = help, apart = true },
     })
   end) then return end
   local before = worksheet.merged { row }

@@ -29,7 +29,7 @@ describe("assign-services on a terminal", function()
   end
 
   local function without_question(screen)
-    return (screen:match ".*The same without questions:\n(.-)\nAssign it now":gsub(" \\\n *", " "))
+    return (screen:match ".*The same on the command line:\n(.-)\n *\nAssign it now":gsub(" \\\n *", " "))
   end
 
   it("asks for certificate, services and what becomes of the default one", function()
@@ -48,13 +48,13 @@ describe("assign-services on a terminal", function()
         { "Default SMTP Certificate (page 3 of 4)" }, { default }, { "SHA-1" }, { "Expires" }, { fingerprint },
         { "Overwrite the existing default SMTP certificate? [Y/n]:", "n" },
         { "the new one is for clients that ask for other.test," },
-        { "Summary (page 4 of 4)" }, { "Default SMTP certificate of 'smtp': stays" }, { "Assign it now? [Y/n]:", "<" },
+        { "Summary (page 4 of 4)" }, { "SMTP default  of 'smtp': stays" }, { "Assign it now? [Y/n]:", "<" },
         { "Overwrite the existing default SMTP certificate? [y/N]:", "<" },
         { "Services [1]:", "<" }, { "Certificate [1]:", "" },
         { "Services [1]:", "web" }, -- no question about that one
-        { "Summary (page 3 of 3)" }, { "Services: web" }, { "Assign it now? [Y/n]:", "<" },
+        { "Summary (page 3 of 3)" }, { "Services     web" }, { "Assign it now? [Y/n]:", "<" },
         { "Services [2]:", "all" }, { "Overwrite the existing default SMTP certificate? [y/N]:", "" },
-        { "Services: smtp, web" }, { "Assign it now? [Y/n]:" },
+        { "Services      smtp, web" }, { "Assign it now? [Y/n]:" },
       })
       local command = without_question(terminal:screen())
       assert.is_truthy(command:find "assign%-services %-%-services smtp,web %-%-no%-overwrite " , command)

@@ -33,11 +33,11 @@ describe("complete-request on a terminal", function()
       { "File:", "/nowhere" }, { "cannot read '/nowhere': No such file or directory." },
       { "File:", other }, { "no certificate here has the key of request 2" },
       { "File:", path }, { "Further file [none]:", "" },
-      { "Summary (page 3 of 3)" }, { "Names: two.test" }, { desk:digest("certificate", desk:read(path)) },
+      { "Summary (page 3 of 3)" }, { "Domains      two.test" }, { desk:digest("certificate", desk:read(path)) },
       { "Complete it now? [Y/n]:", "<" },
       { "File from the CA (page 2 of 3)" }, { ("File [%s]:"):format(path), "<" },
       { "Pending Request (page 1 of 3)" }, { "Request [2]:", "" },
-      { ("File [%s]:"):format(path), "" }, { "Further file [none]:", "" }, { "The same without questions:" },
+      { ("File [%s]:"):format(path), "" }, { "Further file [none]:", "" }, { "The same on the command line:" },
       { "complete-request" }, { "Complete it now? [Y/n]:" },
     })
     assert.equal(before, desk:snapshot())
@@ -45,7 +45,7 @@ describe("complete-request on a terminal", function()
     assert.equal(0, terminal:ended())
     local screen = terminal:screen()
     pages.assert_plain(screen)
-    assert.is_truthy(screen:find("Completion\nRequest 2 is completed.", 1, true), screen)
+    assert.is_truthy(screen:find("Completion\nrequest 2 is completed: valid until ", 1, true), screen)
     assert.equal("completed", desk:done("show", id).state)
     assert.equal("created", desk:done("show", "1").state)
   end)
