@@ -7,6 +7,7 @@
 -- the system's log, too, with its number and hash.  The file is trail.lua's.
 
 local host = require "core.host"
+local interrupt = require "core.interrupt"
 local json = require "json"
 local log = require "core.log"
 local object = require "object"
@@ -163,7 +164,8 @@ local function named(context)
 end
 
 --- Records that a command begins; once.  Called by context:write, else by who
--- opened the store `unrecorded` and has found something to change.
+-- opened the store `unrecorded` and has found something to change.  From then on
+-- nobody keeps its end from being recorded by no longer reading what it says.
 -- @return true | nil, message, code: then nothing may be changed
 function M.begin(context)
   if context.record or context.dry_run then return true end
@@ -176,6 +178,7 @@ function M.begin(context)
   if not ok then return nil, code == "busy" and seq or seq .. "; what is not in the audit record is not done", code end
   record.begun = seq
   context.record = record
+  interrupt.detach()
   return true
 end
 

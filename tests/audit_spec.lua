@@ -141,6 +141,14 @@ describe("the audit record", function()
       assert.is_truthy(desk:run("audit").stdout:find("1: completed -> revoked\n", 1, true))
     end)
 
+    it("how a command ended whose output nobody reads", function()
+      sh([[{ (trap "" PIPE; while printf x; do :; done) 2>&-; "$@" 2>&1; } | true]], Desk.program, "--site", desk.site,
+        "--state", desk.state, "new-request", "--domain", "a.test", "--self-signed")
+      local last = records()[2]
+      assert.same({ "done", 0, 1 }, { last.result, last.status, last.object })
+      assert.equal("completed", last.after.objects["1"].state)
+    end)
+
     it("a command that raises, and one of the site's own", function()
       assert(file.mkdirs(desk.site .. "/scripts", 493))
       desk:write("site/scripts/bad.lua", [[return { summary = "raises", run = function(_, context)
