@@ -64,6 +64,7 @@ local function cut(arguments)
   for i, argument in ipairs(arguments) do
     list[i] = i <= ARGUMENTS and plain(argument, LENGTH) or nil
   end
+  if #arguments > ARGUMENTS then list[ARGUMENTS + 1] = ("... %d more"):format(#arguments - ARGUMENTS) end
   return list
 end
 

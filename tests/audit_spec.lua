@@ -182,7 +182,13 @@ describe("the audit record", function()
       assert.is_nil(text:find("PRIVATE KEY", 1, true))
       assert.is_nil(text:find("correct horse", 1, true))
       for line in desk:read(desk.path .. "/key.pem"):gmatch "[^\n]+" do assert.is_nil(text:find(line, 1, true)) end
+      local many = {}
+      for i = 1, 40 do many[i * 2 - 1], many[i * 2] = "--domain", "a" .. i .. ".test" end
+      desk:run("new-request", table.unpack(many))
       local list = records()
+      assert.same({ 65, "a32.test", "... 16 more" }, { #list[#list].arguments, list[#list].arguments[64],
+        list[#list].arguments[65] })
+      list[#list], list[#list - 1] = nil, nil
       assert.equal('é"vil\\', list[2].name)
       assert.equal(259, #list[#list].arguments[1])
       assert.is_truthy(#lines()[#list] < 4096)
