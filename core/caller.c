@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -101,16 +102,27 @@ static int set_user(const struct rights *rights) {
   return core_errno((int)syscall(SYS_setresuid32, -1, rights->user, -1));
 }
 
+/* A process whose ids change may be dumped as fs.suid_dumpable says (proc(5));
+ * this one never is, as main.c has it. */
+static void forbid_dumps(void) {
+  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
 /* 0 or an errno value. */
 static int take(const struct rights *rights) {
   int error = set_groups(rights);
   if (error == 0)
     error = set_group(rights);
-  return error == 0 ? set_user(rights) : error;
+  if (error == 0)
+    error = set_user(rights);
+  forbid_dumps();
+  return error;
 }
 
 static void give_back(const struct rights *own) {
-  if (set_user(own) == 0 && set_group(own) == 0 && set_groups(own) == 0)
+  bool done = set_user(own) == 0 && set_group(own) == 0 && set_groups(own) == 0;
+  forbid_dumps();
+  if (done)
     return;
   fputs("certwright: cannot take back root's rights\n", stderr);
   abort();
