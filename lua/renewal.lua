@@ -7,7 +7,6 @@
 local attempts = require "attempts"
 local audit = require "audit"
 local certificates = require "certificates"
-local flow = require "flow"
 local generation = require "core.generation"
 local object = require "object"
 local outcome = require "outcome"
@@ -30,8 +29,10 @@ end
 -- for the same names at least, and from a CA where the old one was.
 local function stands_in(new, old)
   if wish.of(new).renew then return true end
+  local names = {}
+  for _, name in ipairs(new.domains) do names[name:lower()] = true end
   for _, name in ipairs(old.domains) do
-    if not flow.holds(new.domains, name) then return false end
+    if not names[name:lower()] then return false end
   end
   return old.self_signed or not new.self_signed
 end
