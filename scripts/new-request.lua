@@ -6,9 +6,9 @@ local draft = require "draft"
 local json = require "json"
 local object = require "object"
 local options = require "options"
+local outfile = require "outfile"
 local pages = require "pages.new-request"
 local request = require "request"
-local transfer = require "transfer"
 
 -- The request itself, where it is for nobody's file; DER byte for byte.
 local function text(result, context)
@@ -75,7 +75,7 @@ local function plan(context, made, args, site)
     return true
   end
   if not args.out then return true end
-  return transfer.plan(context, args.out)
+  return outfile.plan(context, args.out)
 end
 
 local function values(made)
@@ -155,9 +155,12 @@ everything, page by page.  For example:
     local row = certificates.get(db, id)
     context:say("%s %d '%s' for %s", args.self_signed and "self-signed certificate" or "request", id,
       require("text").escape(row.friendly_name), require("names").shown(row.domains))
-    if not args.self_signed then
+    if args.self_signed then
+      context:next("certwright assign-services %d --services LIST", id)
+    else
       context:say("key kept as %s, request as %s", context:path("keys", id .. ".pem"),
         context:path("requests", id .. ".csr"))
+      if args.out then context:say("wrote the request to %s", args.out) end
       context:next("certwright submit-request %d", id)
     end
     return object.fields(context, row)
