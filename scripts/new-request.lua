@@ -58,9 +58,7 @@ local function explain(made, context)
   line("common_name", made.common_name)
   line("domains", require("names").shown(made.domains), made.decided.extra_domains)
   line("key", made.key)
-  local subject = {}
-  for attribute, value in options.sorted(made.subject) do subject[#subject + 1] = attribute .. "=" .. value end
-  line("subject", table.concat(subject, ", "))
+  line("subject", require("subject").line(made.subject))
   line("ca", made.ca)
   return shown.table(lines)
 end
