@@ -89,12 +89,21 @@ local function take_back(context, service, records, message, code)
   return nil, message .. "; the configuration is as before", code
 end
 
--- What a dry run says beyond the configuration.
+-- What a dry run says, in the order in which it would be done.
 local function explain(context, service, settings)
   if not generation.current(service.dir, "current") then
     context:say("would make %s/current of %s", service.dir, settings.found and settings.found.certificate
       or "a self-signed certificate, until the first assignment")
   end
+  if service.how.adoptable then
+    local ok, message, code = service.how.adoptable(service)
+    if not ok then return nil, message, code end
+  end
+  if not settings.uses_current then
+    context:say("would have '%s' name %s/current/: in %s:\n  %s", service.name, service.dir,
+      settings.where or "its configuration", table.concat(settings.lines, "\n  "))
+  end
+  if settings.sni_command then context:say("would run:\n  %s", settings.sni_command) end
   context:say("would check the configuration of '%s' and reload it", service.name)
   return true
 end
@@ -107,14 +116,7 @@ local function adopt(context, service)
     context:say("'%s' names %s/current/ already", service.name, service.dir)
     return true
   end
-  if context.dry_run then
-    if not settings.uses_current then
-      context:say("would have '%s' name %s/current/: in %s:\n  %s", service.name, service.dir,
-        settings.where or "its configuration", table.concat(settings.lines, "\n  "))
-    end
-    if settings.sni_command then context:say("would run:\n  %s", settings.sni_command) end
-    return explain(context, service, settings)
-  end
+  if context.dry_run then return explain(context, service, settings) end
   local ok
   ok, message, code = seed(context, service, settings)
   if not ok then return nil, message, code end

@@ -214,7 +214,7 @@ local function main()
   local what, message, code = scan(argv)
   if not what then return fail(message, code) end
   if globals.version then
-    io.stdout:write("certwright ", version, "\n")
+    io.stdout:write(globals.json and ('{"version":"%s"}\n'):format(version) or ("certwright %s\n"):format(version))
     return 0
   end
   if globals.server then

@@ -52,7 +52,7 @@ local function check_configuration(service)
   local settings, message, code = service.how.settings(service)
   if not settings then return nil, message, code end
   local told = "the configuration of '%s' does not name %s; %s:\n\n  %s\n\n"
-    .. "or let certwright do it: certwright adopt %s"
+    .. "or let certwright do it, where it can: certwright adopt %s"
   if not settings.uses_current then
     return nil, told:format(service.name, service.dir .. "/current/",
       "put this into " .. (settings.where or "its configuration"), table.concat(settings.lines, "\n  "), service.name),

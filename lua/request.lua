@@ -10,6 +10,7 @@ local file = require "core.file"
 local flow = require "flow"
 local json = require "json"
 local key = require "core.key"
+local outfile = require "outfile"
 local request = require "core.request"
 local text = require "text"
 local theirs = require("caller").file -- for files that the user names
@@ -69,16 +70,6 @@ local function obtain_key(context, draft, args, from)
   return key.open(context:path("keys", from.id .. ".pem"))
 end
 
--- Writes what --out asks for; a file that is there needs --yes.
-local function write_out(context, args, bytes)
-  if not args.out then return true end
-  local ok, message, code = theirs.write(args.out, bytes, { mode = 420, exclusive = not context.yes }) -- 0644
-  if not ok and code == "exists" and not context.yes then
-    message = ("'%s' exists already; say --yes to replace it"):format(args.out)
-  end
-  return ok, message, code
-end
-
 local function usage_of(kind)
   return kind:match "^rsa" and { "digitalSignature", "keyEncipherment" } or { "digitalSignature" }
 end
@@ -91,7 +82,7 @@ local function write_files(context, id, secret, signed, args, out, written)
   if ok then written[1] = path end
   if ok then ok, message, code = file.write(request_path, signed:pem(), { mode = 384 }) end -- 0600
   if ok then written[2] = request_path end
-  if ok then ok, message, code = write_out(context, args, out) end
+  if ok and args.out then ok, message, code = outfile.write(context, args.out, out) end
   if ok then written.out = args.out end
   return ok, message, code
 end
@@ -149,8 +140,9 @@ end
 -- @param from the row that is renewed, or nil
 -- @return id | nil, message, code
 function M.create(context, draft, args, from)
-  if args.out and not context.yes and theirs.stat(args.out) then
-    return nil, ("'%s' exists already; say --yes to replace it"):format(args.out), "exists"
+  if args.out then
+    local free, why, what = outfile.check(context, args.out)
+    if not free and what == "exists" then return nil, why, what end -- else writing it says why not
   end
   local secret <close>, message, code = obtain_key(context, draft, args, from)
   if not secret then return nil, message, code end

@@ -1,12 +1,14 @@
 -- subject.lua: what an attribute of a request's subject may hold.
 
 local countries = require "countries"
+local options = require "options"
 local text = require "text"
 
 local M = {}
 
 -- Upper bounds in characters (X.520; RFC 5280, appendix A.1, "Upper Bounds").
 local LIMITS = { O = 64, OU = 64, L = 128, ST = 128 }
+local RANK = { CN = "1", OU = "2", O = "3", L = "4", ST = "5", C = "6" }
 local WHAT = { O = "organization", OU = "organizational unit", L = "locality", ST = "state or province" }
 
 -- What people write for a country that has another code, in lower case.
@@ -45,6 +47,16 @@ function M.check(attribute, value)
       text.escape(value:sub(1, utf8.offset(value, 21) - 1)), length, limit), "limit"
   end
   return value
+end
+
+--- A subject's attributes in one line, as the request will have them: the
+-- narrowest first.
+-- @param subject table of values by attribute
+function M.line(subject)
+  local list, parts = {}, {}
+  for attribute, value in pairs(subject) do list[(RANK[attribute] or "9") .. attribute] = attribute .. "=" .. value end
+  for _, part in options.sorted(list) do parts[#parts + 1] = part end
+  return table.concat(parts, ",")
 end
 
 return M

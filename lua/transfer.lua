@@ -3,7 +3,6 @@
 
 local appraisal = require "appraisal"
 local bundle = require "core.bundle"
-local caller = require "caller"
 local cert = require "core.cert"
 local certificates = require "certificates"
 local completion = require "completion"
@@ -194,29 +193,6 @@ function M.export(context, row, options)
   if options.form == "der" then return chain[1]:der() end
   if options.form == "p7b" then return bundle.write_pkcs7(chain) end
   return export_pfx(context, row, chain, options)
-end
-
---- What a dry run says of a file that would be written.
--- @return true | nil, message, "exists" | "denied"
-function M.plan(context, path)
-  local is_there, message, code = caller.file.stat(path)
-  if code == "denied" then return nil, message, code end
-  if is_there and not context.yes then
-    return nil, ("'%s' exists already; say --yes to replace it"):format(text.escape(path)), "exists"
-  end
-  context:say("would %s %s", is_there and "replace" or "write", text.escape(path))
-  return true
-end
-
---- Writes what was exported; a file that is there needs --yes.
--- @return true | nil, message, "exists" | ...
-function M.write(context, path, bytes, is_secret)
-  local ok, message, code = caller.file.write(path, bytes,
-    { mode = is_secret and 384 or 420, exclusive = not context.yes }) -- 0600, 0644
-  if not ok and code == "exists" and not context.yes then
-    message = ("'%s' exists already; say --yes to replace it"):format(text.escape(path))
-  end
-  return ok, message, code
 end
 
 return M

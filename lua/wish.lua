@@ -26,6 +26,13 @@ function M.of(row)
   return row.wish and json.decode(row.wish) or {}
 end
 
+--- What a person does next with a completed object, for context:next.
+function M.next_of(row)
+  local wanted = M.of(row)
+  return wanted.renew and "certwright renew %d" or wanted.services and "certwright enroll %d"
+    or "certwright assign-services %d --services LIST"
+end
+
 --- Keeps a wish for when the object has to be gone on with.
 function M.keep(context, id, wish)
   if context.dry_run then return true end

@@ -8,7 +8,7 @@ return {
   summary = "point a service's configuration at certwright's files",
   role = "organization-management",
   options = {
-    { "service", "the service, as the site's config.lua names it", argument = "SERVICE" },
+    { "service", "the service, as config.lua names it", argument = "SERVICE" },
     { "--undo", "put the service's own configuration back" },
   },
   notes = [[

@@ -6,8 +6,8 @@ local crl = require "crl"
 local flow = require "flow"
 local json = require "json"
 local options = require "options"
+local outfile = require "outfile"
 local text = require "text"
-local transfer = require "transfer"
 
 local FIELDS = { "subject", "fingerprint", "not_before", "not_after", "file" }
 local CRL_FIELDS = { "number", "count", "this_update", "next_update", "file" }
@@ -57,18 +57,12 @@ local function root(args, context)
   if not certificate then return nil, message, code end
   if args.out and context.dry_run then
     local ok
-    ok, message, code = transfer.plan(context, args.out)
+    ok, message, code = outfile.plan(context, args.out)
     if not ok then return nil, message, code end
   elseif args.out then
     local ok
-    ok, message, code = caller.file.write(args.out, certificate:pem(),
-      { mode = 420, exclusive = not context.yes }) -- 0644
-    if not ok then
-      if code == "exists" and not context.yes then
-        message = ("'%s' exists already; say --yes to replace it"):format(args.out)
-      end
-      return nil, message, code
-    end
+    ok, message, code = outfile.write(context, args.out, certificate:pem())
+    if not ok then return nil, message, code end
     context:say("wrote the root certificate to %s", args.out)
   else
     context.printed = certificate:pem()

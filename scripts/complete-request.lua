@@ -33,12 +33,6 @@ local function plan(context, row, leaf)
   return object.fields(context, row)
 end
 
--- What comes after completing.
-local function next_of(row)
-  if not row.wish then return "certwright assign-services %d --services LIST" end
-  return wish.of(row).renew and "certwright renew %d" or "certwright enroll %d"
-end
-
 -- What was done, and what comes next.
 local function completed(context, found)
   local result, message, code = object.read(context, found.id)
@@ -46,7 +40,7 @@ local function completed(context, found)
   context:say("request %d is completed: valid until %s, SHA-256 %s", found.id, result.not_after,
     result.fingerprint:sub(1, 16))
   for _, warning in ipairs(result.warnings) do context:warn("%s%s", text.escape(warning.message), cure(warning)) end
-  context:next(next_of(found), found.id)
+  context:next(wish.next_of(found), found.id)
   return result
 end
 

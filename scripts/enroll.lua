@@ -116,6 +116,12 @@ was asked for now.  For example:
     context.in_workflow = true
     local steps, message, code = flow.steps(context)
     if not steps then return nil, message, code end
-    return (args.id and resume or begin)(args, context, steps)
+    local result
+    result, message, code = (args.id and resume or begin)(args, context, steps)
+    context.in_workflow = nil
+    if result and not code and not context.dry_run and result.state == "completed" and #result.assignments == 0 then
+      context:next("certwright assign-services %d --services LIST", result.id)
+    end
+    return result, message, code -- wish.go_on returns more, which is no exit status
   end,
 }

@@ -4,6 +4,7 @@
 local certificates = require "certificates"
 local host = require "core.host"
 local object = require "object"
+local outfile = require "outfile"
 local transfer = require "transfer"
 local unpacking = require "unpacking"
 
@@ -58,9 +59,9 @@ Who has a role needs organization-management for a pfx.]],
     local ok = true
     if context.dry_run then
       context:say("would export %d as %s, %d bytes", row.id, form, #bytes)
-      if args.out then ok, message, code = transfer.plan(context, args.out) end
+      if args.out then ok, message, code = outfile.plan(context, args.out) end
     elseif args.out then
-      ok, message, code = transfer.write(context, args.out, bytes, form == "pfx")
+      ok, message, code = outfile.write(context, args.out, bytes, form == "pfx")
     else
       context.printed = bytes
     end
@@ -68,6 +69,9 @@ Who has a role needs organization-management for a pfx.]],
       ok, message, code = certificates.record(db, row.id, context:who(), "exported", "with its key")
     end
     if not ok then return nil, message, code end
+    if args.out and not context.dry_run then
+      context:say("wrote %s %d to %s", row.state == "completed" and "certificate" or "request", row.id, args.out)
+    end
     return object.fields(context, row)
   end,
 }

@@ -10,6 +10,7 @@ local text = require "text"
 local theirs = require("caller").file -- for files that the user names
 local transfer = require "transfer"
 local unpacking = require "unpacking"
+local wish = require "wish"
 
 local function read(args)
   local password, message, code = unpacking.password(args.password_file)
@@ -42,12 +43,19 @@ local DONE = {
   there = "is here already,",
 }
 
+-- A certificate as a person knows it.
+local function shown(leaf)
+  local fields = leaf:fields()
+  return ("certificate '%s', valid until %s,"):format(
+    text.escape(fields.common_name or fields.domains[1] or fields.subject), text.time(fields.not_after))
+end
+
 -- What --dry-run says, and the object that is there, or would be.
 local function plan(context, id, leaf, what, pile, args)
   if what == "completed" then
-    context:say("would complete request %d with %s", id, tostring(leaf))
+    context:say("would complete request %d with certificate %s", id, leaf:fingerprint())
   else
-    context:say("would %s %s %s its key", what == "imported" and "import" or ("find as %d"):format(id), tostring(leaf),
+    context:say("would %s %s %s its key", what == "imported" and "import" or ("find as %d"):format(id), shown(leaf),
       pile.key and "with" or "without")
   end
   if id ~= 0 then return object.read(context, id) end
@@ -87,7 +95,7 @@ return {
       row.has_private_key and "with" or "without", text.time(row.not_after), row.fingerprint)
     for _, warning in ipairs(row.warnings) do context:warn("%s", text.escape(warning.message)) end
     if row.has_private_key then
-      context:next(row.wish and "certwright enroll %d" or "certwright assign-services %d --services LIST", id)
+      context:next(wish.next_of(row), id)
     end
     return object.fields(context, row)
   end,

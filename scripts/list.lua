@@ -56,7 +56,7 @@ return {
   options = {
     { "--status", "only those of this status (Valid, PendingRequest, DateInvalid, Untrusted, ...)", argument = "S",
       convert = status },
-    { "--domain", "only those that cover this name; first the one that clients get", argument = "D",
+    { "--domain", "only those that cover this name; first the one that clients get", argument = "NAME",
       convert = domain },
     { "--service", "only those on this service", argument = "S" },
     { "--expiring", "only certificates that expire within so many days", argument = "DAYS", convert = options.number },

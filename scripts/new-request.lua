@@ -6,9 +6,9 @@ local draft = require "draft"
 local json = require "json"
 local object = require "object"
 local options = require "options"
+local outfile = require "outfile"
 local pages = require "pages.new-request"
 local request = require "request"
-local transfer = require "transfer"
 
 -- The request itself, where it is for nobody's file; DER byte for byte.
 local function text(result, context)
@@ -62,9 +62,7 @@ local function explain(made, context)
   line("common_name", made.common_name)
   line("domains", require("names").shown(made.domains), made.decided.extra_domains)
   line("key", made.key)
-  local subject = {}
-  for attribute, value in options.sorted(made.subject) do subject[#subject + 1] = attribute .. "=" .. value end
-  line("subject", table.concat(subject, ", "))
+  line("subject", require("subject").line(made.subject))
   line("ca", made.ca)
   return shown.table(lines)
 end
@@ -79,7 +77,7 @@ local function plan(context, made, args, site)
     return true
   end
   if not args.out then return true end
-  return transfer.plan(context, args.out)
+  return outfile.plan(context, args.out)
 end
 
 local function values(made)
@@ -159,9 +157,12 @@ everything, page by page.  For example:
     local row = certificates.get(db, id)
     context:say("%s %d '%s' for %s", args.self_signed and "self-signed certificate" or "request", id,
       require("text").escape(row.friendly_name), require("names").shown(row.domains))
-    if not args.self_signed then
+    if args.self_signed then
+      context:next("certwright assign-services %d --services LIST", id)
+    else
       context:say("key kept as %s, request as %s", context:path("keys", id .. ".pem"),
         context:path("requests", id .. ".csr"))
+      if args.out then context:say("wrote the request to %s", args.out) end
       context:next("certwright submit-request %d", id)
     end
     return object.fields(context, row)

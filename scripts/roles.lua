@@ -31,12 +31,12 @@ return {
   role = "auditor",
   options = { { "--sudoers", "print a sudoers file that lets the roles' groups run their commands" } },
   notes = [[
-Each role may do what those before it may. 'roles' in config.lua names the
+Each role may do what those before it may.  'roles' in config.lua names the
 Unix groups of each:
    roles = { requester = "certs", operator = { "mail", "web" } }
-Without it only root may, and who sudo lets run everything. A user of a role
-runs sudo certwright COMMAND ..., with all options behind the command.  To let
-the groups do so:
+Without it only root may, and who sudo lets run everything.  A user of a
+role runs sudo certwright COMMAND ..., with all options behind the command.
+To let the groups do so:
    certwright roles --sudoers > sudoers && visudo -c -f sudoers
    install -m 440 sudoers /etc/sudoers.d/certwright]],
   text = function(result, context)

@@ -69,7 +69,9 @@ describe("the command line", function()
     it("tell the version, whatever else is said", function()
       local result = desk:run("say", "--version")
       assert.equal(0, result.status)
-      assert.is_truthy(result.stdout:find "^certwright %d+%.%d+%.%d+\n$")
+      local version = result.stdout:match "^certwright (%d+%.%d+%.%d+)\n$"
+      assert.is_truthy(version)
+      assert.same({ version = version }, (desk:done "--version"))
       assert.equal("", result.stderr)
     end)
 

@@ -31,7 +31,7 @@ return {
 -- error, in this order.  reads: it never changes anything.
 local cases = {
   adopt = {
-    { "adopt", "imap", says = { "would have 'imap' name DIR/mail/current/: in ", "would make DIR/mail/current of ",
+    { "adopt", "imap", says = { "would make DIR/mail/current of ", "would have 'imap' name DIR/mail/current/: in ",
       "would check the configuration of 'imap' and reload it" } },
     { "adopt", "smtp", "--undo", says = { "would put back the configuration of 'smtp', check it and reload it" } },
   },

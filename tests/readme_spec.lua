@@ -46,7 +46,8 @@ end
 
 -- A line without what differs from run to run: paths, prints, days, ports, blanks.
 local function plain(desk, line)
-  for name, path in pairs { [desk.state] = "/var/lib/certwright", [desk.path .. "/ssl"] = "/etc/ssl/certwright" } do
+  for name, path in pairs { [desk.state] = "/var/lib/certwright", [desk.path .. "/ssl"] = "/etc/ssl/certwright",
+    [desk.path .. "/contoso.csr"] = "contoso.csr" } do
     line = line:gsub(name:gsub("%p", "%%%0"), path)
   end
   line = desk:shown(line):gsub("(://127%.0%.0%.1):%d+", "%1"):gsub("%d%d%d%d%-%d%d%-%d%d", "DAY")

@@ -7,8 +7,8 @@
 
 local draft = require "draft"
 local names = require "names"
-local options = require "options"
 local request = require "request"
+local subjects = require "subject"
 local text = require "text"
 
 local M = {}
@@ -65,24 +65,13 @@ function M.site_subject(self, state)
   return given
 end
 
--- A subject in the order in which people read it.
-local function subject_line(subject)
-  local rank, list = { CN = "1", OU = "2", O = "3", L = "4", ST = "5", C = "6" }, {}
-  for attribute, value in pairs(subject) do
-    list[(rank[attribute] or "9") .. attribute] = attribute .. "=" .. text.escape(value)
-  end
-  local parts = {}
-  for _, part in options.sorted(list) do parts[#parts + 1] = part end
-  return table.concat(parts, ", ")
-end
-
 --- A draft and its options as labels and values, for text.fields.
 function M.summary(made, args)
   return {
     { "Friendly name", text.escape(made.friendly_name) },
     { "Common name", text.escape(made.common_name) },
     { "Domains", names.shown(made.domains) },
-    { "Subject", subject_line(made.subject) },
+    { "Subject", text.escape(subjects.line(made.subject)) },
     { "Key", text.escape(made.key) .. (args.exportable and ", exportable" or "") },
     { "CA", args.self_signed and "none: self-signed at once" or text.escape(made.ca) },
     not args.self_signed and { "Request file", text.escape(args.out or "printed here") } or nil,

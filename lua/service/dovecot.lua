@@ -200,6 +200,33 @@ local function places_for(includes, name)
   return list
 end
 
+local function no_drop_in(service, said)
+  return ("no drop-in file would give Dovecot this certificate; write by hand, at %s:\n  %s\nthen reload it; "
+    .. "certwright services %s says whether it is adopted"):format(said.where, said.lines[1], service.name),
+    "unsupported"
+end
+
+-- The files that an include would read, and that are not there.
+local function drop_ins_of(service)
+  local list = {}
+  for _, path in ipairs(places_for(understand(service).includes, "99-certwright.conf")) do
+    if not lfs.symlinkattributes(path, "mode") and lfs.attributes(paths.parent(path), "mode") == "directory" then
+      list[#list + 1] = path
+    end
+  end
+  return list
+end
+
+function M.adoptable(service)
+  local said, message, code = M.settings(service)
+  if not said then
+    return nil, message, code
+  elseif not said.uses_current and #drop_ins_of(service) == 0 then
+    return nil, no_drop_in(service, said)
+  end
+  return true
+end
+
 --- Adds the line to a new file that the configuration includes after what it says
 -- of certificates itself.
 function M.adopt(service)
@@ -209,23 +236,19 @@ function M.adopt(service)
   elseif said.uses_current then
     return {}
   end
-  local by_hand = ("write by hand, at %s:\n  %s\nthen reload it; certwright services %s says whether it is adopted")
-    :format(said.where, said.lines[1], service.name)
   local function effective()
     local now = M.settings(service)
     if not (now and now.uses_current) then
-      return nil, "no drop-in file would give Dovecot this certificate; " .. by_hand, "unsupported"
+      return nil, no_drop_in(service, said)
     end
     return true
   end
-  message, code = select(2, effective())
-  for _, path in ipairs(places_for(understand(service).includes, "99-certwright.conf")) do
-    if not lfs.symlinkattributes(path, "mode") and lfs.attributes(paths.parent(path), "mode") == "directory" then
-      local record
-      record, message, code = drivers.drop_in(path, said.lines[1] .. "\n", effective, M.check(service))
-      if record or code ~= "unsupported" then
-        return record, message, code
-      end
+  message, code = no_drop_in(service, said)
+  for _, path in ipairs(drop_ins_of(service)) do
+    local record
+    record, message, code = drivers.drop_in(path, said.lines[1] .. "\n", effective, M.check(service))
+    if record or code ~= "unsupported" then
+      return record, message, code
     end
   end
   return nil, message, code

@@ -24,6 +24,8 @@
 --                              certificates for their names only, the newest first
 --     adopt(service)           makes the configuration name <dir>/current (which is
 --                              there); a plain record of what it changed
+--     adoptable(service)       optional: true, or nil, message, code: why adopt would
+--                              refuse, as far as can be told without trying
 --     undo(service, record)    puts that back
 --     check(service)           argv of its own checker, or nil
 --     reload(service)          argv
@@ -54,7 +56,7 @@ local required = {
   files = "function", adopt = "function", undo = "function", check = "function",
   reload = "function", restart = "function", pid = "function",
 }
-local optional = { verdict = "function", names = "function", default = "function" }
+local optional = { adoptable = "function", verdict = "function", names = "function", default = "function" }
 
 -- Every fault of a driver, one a line.
 local function faults(driver, path)

@@ -239,6 +239,36 @@ local function place_for(http, name)
   end
 end
 
+local function by_hand(service, said)
+  return ("write by hand, into %s:\n  %s\nthen reload it; certwright services %s says whether it is adopted")
+    :format(said.where, said.lines[1], service.name)
+end
+
+-- The file that would give all servers the certificate.
+local function drop_in_of(service, said)
+  local config = assert(understand(service))
+  local inherits = #config.servers > 0 and #named(config.http, "ssl_certificate") == 0
+  for _, server in ipairs(config.servers) do
+    inherits = inherits and not server.own
+  end
+  local path = inherits and place_for(config.http, "certwright-" .. service.name .. ".conf")
+  if path then
+    return path
+  end
+  return nil, "no drop-in file would give nginx this certificate; " .. by_hand(service, said), "unsupported"
+end
+
+function M.adoptable(service)
+  local said, message, code = M.settings(service)
+  if said and not said.uses_current then
+    said, message, code = drop_in_of(service, said)
+  end
+  if not said then
+    return nil, message, code
+  end
+  return true
+end
+
 --- Sets the certificate of all servers that name none, by a file that the http
 -- block includes.  Servers that name their own are for a person to change.
 function M.adopt(service)
@@ -248,21 +278,15 @@ function M.adopt(service)
   elseif said.uses_current then
     return {}
   end
-  local config = assert(understand(service))
-  local inherits = #config.servers > 0 and #named(config.http, "ssl_certificate") == 0
-  for _, server in ipairs(config.servers) do
-    inherits = inherits and not server.own
-  end
-  local path = inherits and place_for(config.http, "certwright-" .. service.name .. ".conf")
-  local by_hand = ("write by hand, into %s:\n  %s\nthen reload it; certwright services %s says whether it is adopted")
-    :format(said.where, said.lines[1], service.name)
+  local path
+  path, message, code = drop_in_of(service, said)
   if not path then
-    return nil, ("no drop-in file would give nginx this certificate; %s"):format(by_hand), "unsupported"
+    return nil, message, code
   end
   return drivers.drop_in(path, said.lines[1] .. "\n", function()
     local now = M.settings(service)
     if not (now and now.uses_current) then
-      return nil, ("'%s' would have no effect; %s"):format(path, by_hand), "unsupported"
+      return nil, ("'%s' would have no effect; %s"):format(path, by_hand(service, said)), "unsupported"
     end
     return true
   end, M.check(service))

@@ -319,6 +319,22 @@ local function changes(service, main, said)
   return after, before
 end
 
+function M.adoptable(service)
+  local said, message, code = M.settings(service)
+  if not said then
+    return nil, message, code
+  end
+  local _, list = understand(service)
+  for _, entry in ipairs(said.uses_current and {} or list) do
+    local own = rawget(entry.settings, "smtpd_tls_chain_files") or rawget(entry.settings, "smtpd_tls_cert_file")
+    if own then
+      return nil, ("'%s' in master.cf names a certificate of its own, '%s'; write by hand: -o %s"):format(
+        entry.at, own, said.lines[1]:gsub(" ", "")), "unsupported"
+    end
+  end
+  return true
+end
+
 --- Makes main.cf name <dir>/current/combined.pem and the table of names, and
 -- nothing that this makes Postfix ignore; where TLS is off it becomes `may`, any
 -- other level stays.
@@ -327,14 +343,12 @@ function M.adopt(service)
   if not said then
     return nil, message, code
   end
-  local main, list = understand(service)
-  for _, entry in ipairs(said.uses_current and {} or list) do
-    local own = rawget(entry.settings, "smtpd_tls_chain_files") or rawget(entry.settings, "smtpd_tls_cert_file")
-    if own then
-      return nil, ("'%s' in master.cf names a certificate of its own, '%s'; write by hand: -o %s"):format(
-        entry.at, own, said.lines[1]:gsub(" ", "")), "unsupported"
-    end
+  local ok
+  ok, message, code = M.adoptable(service)
+  if not ok then
+    return nil, message, code
   end
+  local main = understand(service)
   local after, before
   after, before, code = changes(service, main, said)
   if not after then

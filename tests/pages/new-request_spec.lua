@@ -131,7 +131,7 @@ describe("the wizard of new-request", function()
       assert.is_truthy(screen:find(("\n%s (page %d of 7)\n"):format(title, i), 1, true), title)
     end
     assert.is_truthy(screen:find(("\nDomains +%s"):format(pattern(NAMES[1]))))
-    assert.is_truthy(screen:find "\nSubject +CN=mail%.contoso%.com, OU=Mail, O=Contoso, C=US\n")
+    assert.is_truthy(screen:find "\nSubject +CN=mail%.contoso%.com,OU=Mail,O=Contoso,C=US\n")
     local object = made_as_pasted(screen)
     assert.same(NAMES, object.domains)
     assert.equal("mail.contoso.com", object.friendly_name)

@@ -68,7 +68,8 @@ describe("enroll", function()
 
   it("writes the request where --out says as well", function()
     desk:done("ca", "init")
-    desk:done("enroll", "--domain", "a.test", "--out", desk.path .. "/a.csr")
+    local _, result = desk:done("enroll", "--domain", "a.test", "--out", desk.path .. "/a.csr")
+    assert.is_truthy(result.stderr:find "\nnext: certwright assign%-services 1 %-%-services LIST\n$") -- no service was named
     assert.same({ "DNS:a.test" }, desk:request(desk:read(desk.path .. "/a.csr")).names)
     os.remove(desk.path .. "/a.csr")
   end)
@@ -124,6 +125,19 @@ describe("enroll", function()
       assert.same({ { "www.test" }, { "web" } }, { object.domains, object.services })
       assert.equal(object.fingerprint, desk.lab:presented(web.endpoints[1], "www.test"))
       assert.equal("observed", object.assignments[1].state)
+    end)
+
+    it("is exit 1 where an endpoint answers neither before nor after, though nothing is left to do", function()
+      local service = { table.unpack(web.service.endpoints) }
+      service[#service + 1] = "https://127.0.0.1:" .. desk.lab:port()
+      local changed = {}
+      for field, value in pairs(web.service) do changed[field] = value end
+      changed.endpoints, changed.observe_timeout = service, 1
+      desk.lab:site { services = { web = changed } }
+      desk:done("ca", "init")
+      local result = desk:run("enroll", "--services", "web")
+      assert.equal(1, result.status, result.stderr)
+      assert.equal("failed", desk:done("audit")[4].result)
     end)
 
     it("asks for other names where they are given", function()

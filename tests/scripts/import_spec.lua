@@ -175,7 +175,7 @@ describe("import", function()
         end
         local before = desk:snapshot()
         local _, said = desk:done("import", file, "--dry-run")
-        assert.matches("would complete request 1 with cert \"a.test\" until %S+\n$", said.stderr)
+        assert.matches("would complete request 1 with certificate %x+\n$", said.stderr)
         assert.matches("^would have it renewed from ", said.stderr)
         assert.is_true(before == desk:snapshot())
         local object, result = desk:done("import", file)
@@ -228,7 +228,7 @@ describe("import", function()
     local value, result = desk:done("import", pfx "pair.pfx", "--password-file", password, "--dry-run")
     assert.same({ "CN=a.test", { "a.test", "b.test" }, true, false }, { value.subject, value.domains,
       value.has_private_key, value.exportable })
-    assert.matches("^would import cert \"a.test\" until %d+%-%d%d%-%d%d with its key\nwould have it renewed from "
+    assert.matches("^would import certificate 'a.test', valid until %d+%-%d%d%-%d%dT%S+, with its key\nwould have it renewed from "
       .. "%d+%-%d%d%-%d%dT%S+Z on %(renew_at in '[^']*'%)\n$", result.stderr)
     assert.equal("", desk:snapshot())
     local plain = desk:run("import", made .. "/cert.pem", "--dry-run")

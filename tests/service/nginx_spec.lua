@@ -264,6 +264,7 @@ http {
       assert.equal("unsupported", code)
       assert.matches("include " .. service.dir .. "/current/nginx.conf;", message, 1, true)
       assert.matches(server.folder .. "/nginx.conf, line ", message, 1, true)
+      assert.same({ nil, message, code }, { nginx.adoptable(service) }) -- before it is tried
       assert.is_nil(file.stat(server.folder .. "/conf.d/certwright-web.conf"))
       server:stop()
     end)
