@@ -66,12 +66,11 @@ int dlclose(void *library) {
   return 0;
 }
 
-/* The collector begins a cycle as soon as one has ended, and works ten times as
- * fast as memory is taken. */
+/* Between the cycles of collect() below, another begins soon after each. */
 lua_State *__wrap_luaL_newstate(void) {
   lua_State *L = __real_luaL_newstate();
   if (L != NULL)
-    lua_gc(L, LUA_GCINC, 100, 1000, 1);
+    lua_gc(L, LUA_GCINC, 120, 200, 10);
   return L;
 }
 
