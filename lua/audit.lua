@@ -133,6 +133,8 @@ end
 -- as they were when the command began, and as they are.
 local WATCH = {
   "PRAGMA temp_store = MEMORY",
+  "DROP TRIGGER IF EXISTS temp.added", "DROP TRIGGER IF EXISTS temp.changed", "DROP TRIGGER IF EXISTS temp.removed",
+  "DROP TABLE IF EXISTS temp.touched",
   [[CREATE TEMP TABLE touched (id INTEGER PRIMARY KEY, was TEXT, had TEXT, was_revoked INTEGER, name TEXT, state TEXT,
     has TEXT, is_revoked INTEGER)]],
   [[CREATE TEMP TRIGGER added AFTER INSERT ON main.objects BEGIN
@@ -167,8 +169,9 @@ end
 --- Records that a command begins; once.  Called by context:write, else by who
 -- opened the store `unrecorded` and has found something to change.  From then on
 -- nobody keeps its end from being recorded by no longer reading what it says.
+-- @param says_nothing whether it says nothing until then
 -- @return true | nil, message, code: then nothing may be changed
-function M.begin(context)
+function M.begin(context, says_nothing)
   if context.record or context.dry_run then return true end
   local ok, message, code = watch(context.db)
   if not ok then return nil, message, code end
@@ -179,7 +182,7 @@ function M.begin(context)
   if not ok then return nil, code == "busy" and seq or seq .. "; what is not in the audit record is not done", code end
   record.begun = seq
   context.record = record
-  interrupt.detach()
+  if not says_nothing then interrupt.detach() end
   return true
 end
 

@@ -17,9 +17,11 @@ local ANSWER = 20 -- seconds for sudo to say what it allows
 
 local CURE = "; in a shell of root's own: unset SUDO_UID"
 
--- Whether sudo lets a user run any program as root.
+-- Whether sudo lets a user run any program as root, who need not be whom it
+-- would run one as where nobody says (runas_default).
 local function may_everything(name)
-  local answer, message, code = process.run({ "sudo", "-n", "-l", "-U", name, "--", "/bin/sh" }, { timeout = ANSWER })
+  local question = { "sudo", "-n", "-l", "-U", name, "-u", "root", "--", "/bin/sh" }
+  local answer, message, code = process.run(question, { timeout = ANSWER })
   if not answer then return nil, ("cannot ask sudo what '%s' may do: %s%s"):format(name, message, CURE), code end
   return answer.status == 0
 end

@@ -214,12 +214,18 @@ function M:write(options)
   return db
 end
 
---- Records that a command which only looks has found something to change in the
--- store that it has open.
--- @return true | nil, message, code: then nothing may be changed
-function M:begin()
+--- Changes the store that a command has open which only looks, with a record of its
+-- own where that has none.
+-- @param work function -> true | nil, message, code
+-- @return the same
+function M:change(work)
+  local audit, is_recorded = require "audit", self.record ~= nil
   self.is_writing = true
-  return require("audit").begin(self)
+  local ok, message, code = audit.begin(self, true)
+  if not ok then return nil, message, code end
+  ok, message, code = work()
+  if not is_recorded then audit.finish(self, ok and 0 or 1, message, code) end
+  return ok, message, code
 end
 
 --- Closes the store.

@@ -106,25 +106,28 @@ local function change_of(row, result)
   end
 end
 
--- Remembers what changed, in the store as it is now, and in row.
+-- Writes what changed to the store as it is now.
+local function write(context, id, changes, event, result)
+  return context.db:transaction(function()
+    local fresh, message, code = certificates.get(context.db, id)
+    if not fresh then return nil, message, code end
+    changes.warnings = json.compact(warnings_with(fresh, event == "revoked" and result.message or nil))
+    local ok
+    ok, message, code = certificates.set(context.db, id, changes)
+    local detail = result.message:gsub("^revoked ", "")
+    if ok then ok, message, code = certificates.record(context.db, id, context:who(), event, detail) end
+    if not ok then return nil, message, code end
+    return true
+  end)
+end
+
+-- Remembers what changed, in the store and in row.
 local function remember(context, row, result)
   local changes, event, warnings = change_of(row, result)
   if not changes then return true end
   row.warnings, row.revoked_at = warnings, event == "revoked" and result.revoked_at or nil
   if context.dry_run or not context:may "operator" then return true end
-  local begun, problem, kind = context:begin()
-  if not begun then return nil, problem, kind end
-  return context.db:transaction(function()
-    local fresh, message, code = certificates.get(context.db, row.id)
-    if not fresh then return nil, message, code end
-    changes.warnings = json.compact(warnings_with(fresh, event == "revoked" and result.message or nil))
-    local ok
-    ok, message, code = certificates.set(context.db, row.id, changes)
-    local detail = result.message:gsub("^revoked ", "")
-    if ok then ok, message, code = certificates.record(context.db, row.id, context:who(), event, detail) end
-    if not ok then return nil, message, code end
-    return true
-  end)
+  return context:change(function() return write(context, row.id, changes, event, result) end)
 end
 
 -- What the services of an object staple to it: { bytes =, endpoint = }, bytes nil

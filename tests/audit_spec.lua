@@ -142,6 +142,27 @@ describe("the audit record", function()
       assert.is_truthy(desk:run("audit").stdout:find("1: completed -> revoked\n", 1, true))
     end)
 
+    it("two lines of each thing that a command changes which only looks", function()
+      desk:done("new-request", "--domain", "a.test", "--self-signed")
+      desk:done("new-request", "--domain", "b.test", "--self-signed")
+      desk:write("site/scripts/finds.lua", [[return { summary = "finds", options = {}, run = function(_, context)
+        local db = context:read()
+        for id = 1, 2 do
+          assert(context:change(function() return db:run("UPDATE objects SET revoked_at = 5 WHERE id = ?1", id) end))
+        end
+        return {} end }]])
+      desk:done "finds"
+      local list = records()
+      assert.equal(8, #list)
+      for id = 1, 2 do
+        local begun, done = list[3 + id * 2], list[4 + id * 2]
+        assert.same({ "begun", "done", "finds", id, true }, { begun.result, done.result, done.command, done.object,
+          done.after.objects[tostring(id)].revoked })
+        assert.is_nil(done.after.objects[tostring(3 - id)])
+      end
+      desk:done("audit", "--verify")
+    end)
+
     it("how a command ended whose output nobody reads", function()
       sh([[{ (trap "" PIPE; while printf x; do :; done) 2>&-; "$@" 2>&1; } | true]], Desk.program, "--site", desk.site,
         "--state", desk.state, "new-request", "--domain", "a.test", "--self-signed")

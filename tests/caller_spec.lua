@@ -172,6 +172,15 @@ describe("a role user", function()
       assert.equal("1\n", realm:must("env", "SUDO_UID=0", "certwright", "-e", "print(1)"))
     end)
 
+    it("nor is everything allowed who may do everything as somebody else than root", function()
+      realm:sudoers("Defaults runas_default = mal\neve ALL = (mal) ALL\n", "mal")
+      local whoami, result = eve "sudo -n whoami", eve "sudo -n -u root certwright -e 'print(1)'"
+      realm:must("rm", "/etc/sudoers.d/mal")
+      assert.equal("mal\n", whoami.stdout)
+      assert.same({ 1, "", "certwright: 'eve' may not use -e through sudo: it is root's alone\n" },
+        { result.status, result.stdout, result.stderr })
+    end)
+
     it("a program that is set-user-ID does nothing", function()
       realm:must("sh", "-c", "cp -R /usr/local/bin /usr/local/suid && cp -R /usr/local/share/certwright/* /usr/local/suid "
         .. "&& chmod 4755 /usr/local/suid/certwright")
