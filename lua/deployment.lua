@@ -165,7 +165,8 @@ local function say_observed(run, result)
   if before and before.fingerprint ~= result.fingerprint then
     was = (" (was %s)"):format(before.fingerprint:sub(1, 16))
   end
-  run.context:say("  observed %s: %s%s", observation.describe(result), result.fingerprint:sub(1, 16), was)
+  local place = observation.describe(result) .. ((result.name or "") == "" and " without a name" or "")
+  run.context:say("  observed %s: %s%s", place, result.fingerprint:sub(1, 16), was)
 end
 
 local function observe(run)

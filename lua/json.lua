@@ -24,6 +24,12 @@ function M.object(t, order)
   return setmetatable(t or {}, { __jsontype = "object", __jsonorder = order })
 end
 
+--- A value, JSON's null in place of nil.
+function M.or_null(value)
+  if value == nil then return M.null end
+  return value
+end
+
 local function escaped(code)
   if code < 0x10000 then return ("\\u%04x"):format(code) end
   code = code - 0x10000

@@ -70,18 +70,13 @@ function M.status(row, now)
   return chain_status(row)
 end
 
-local function or_null(value)
-  if value == nil then return json.null end
-  return value
-end
-
 local function assignment_fields(row)
   local fields = {}
   for _, name in ipairs(ASSIGNMENT_FIELDS) do
     local value = row[name]
     if value == "" then value = nil end
     if name:find "_at$" then value = text.time(value) end
-    fields[name] = or_null(value)
+    fields[name] = json.or_null(value)
   end
   return json.object(fields, ASSIGNMENT_FIELDS)
 end
@@ -126,11 +121,11 @@ function M.fields(context, row, rows)
   }
   for _, warning in ipairs(wildcards.warnings(row.domains, rows)) do table.insert(fields.warnings, warning) end
   for _, name in ipairs(FIELDS) do
-    if fields[name] == nil then fields[name] = or_null(row[name]) end
+    if fields[name] == nil then fields[name] = json.or_null(row[name]) end
   end
   if row.revocation then
     fields.revocation = json.object({ state = row.revocation.state, message = row.revocation.message,
-      reason = or_null(row.revocation.reason), revoked_at = or_null(text.time(row.revocation.revoked_at)) },
+      reason = json.or_null(row.revocation.reason), revoked_at = json.or_null(text.time(row.revocation.revoked_at)) },
       { "state", "message", "reason", "revoked_at" })
   end
   return json.object(fields, ORDER)

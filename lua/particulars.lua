@@ -22,19 +22,14 @@ table.move(LISTS, 1, #LISTS, #ORDER + 1, ORDER)
 ORDER[#ORDER + 1] = "names"
 ORDER[#ORDER + 1] = "extensions"
 
-local function value_or_null(value)
-  if value == nil then return json.null end
-  return value
-end
-
 local function details_of(certificate)
   local said, details = certificate:fields(), { names = json.array(), extensions = json.array() }
-  for _, name in ipairs(VALUES) do details[name] = value_or_null(said[name]) end
+  for _, name in ipairs(VALUES) do details[name] = json.or_null(said[name]) end
   for _, name in ipairs(LISTS) do details[name] = json.array(said[name]) end
   for i, name in ipairs(said.names or {}) do details.names[i] = json.object(name, { "type", "value" }) end
   for i, extension in ipairs(certificate:extensions()) do
     local order = { "oid", "name", "critical", "size", "text", "hex" }
-    for _, name in ipairs(order) do extension[name] = value_or_null(extension[name]) end
+    for _, name in ipairs(order) do extension[name] = json.or_null(extension[name]) end
     details.extensions[i] = json.object(extension, order)
   end
   return json.object(details, ORDER)

@@ -2,9 +2,11 @@
 -- observed there (article: "Assign Services to Certificate").
 
 local assignments = require "assignments"
+local attempts = require "attempts"
 local certificates = require "certificates"
 local object = require "object"
 local options = require "options"
+local text = require "text"
 local wish = require "wish"
 
 -- Gives up what the certificate wants but has not.
@@ -73,6 +75,14 @@ local function named(db, word)
     row.state == "submitted" and "complete-request" or "submit-request", row.id), "mismatch"
 end
 
+-- What becomes of a failure that is known to renew and poll.
+local function later(context, id)
+  local failures, next_at = attempts.of(context.db, id)
+  if context.in_workflow or context.dry_run or (failures or 0) == 0 then return "" end
+  return ("\nrenew and poll try %d again after %s; to give it up: certwright assign-services %d --cancel"):format(id,
+    text.time(next_at), id)
+end
+
 -- What was assigned, and what its clients may not like.
 local function result_of(context, id, pages)
   local fields, message, code = object.read(context, id)
@@ -128,7 +138,7 @@ else, without --services: those that it is on, or should be.  For example:
     if not services then return nil, message, code end
     local ok
     ok, message, code = require("deployment").assign(context, row, services, args)
-    if not ok then return nil, message, code end
+    if not ok then return nil, message .. later(context, row.id), code end
     return result_of(context, row.id, pages)
   end,
 }

@@ -603,6 +603,8 @@ describe("a first assignment", function()
     local _ <close> = deploy.change(lab, "web", { reload = { "false" } })
     local result = ends(1, deploy.assign(lab, id, "imap,web"))
     says(result, "web refused to reload ('false' ended with status 1); everything is as before")
+    says(result, ("\nrenew and poll try %s again after 20"):format(id))
+    says(result, ("; to give it up: certwright assign-services %s --cancel\n"):format(id))
     assert.same(own, deploy.presented(lab, lab.endpoints, NAME))
     for _, service in pairs(lab.services) do
       assert.same({ names = {}, current = false }, deploy.contents(service.dir))

@@ -64,6 +64,7 @@ describe("assign-services on a terminal", function()
       assert.equal(0, terminal:ended(60), terminal:screen())
       local screen = terminal:screen()
       assert.is_truthy(screen:find(("Completion\nCertificate %s is on smtp, web."):format(id), 1, true), screen)
+      assert.is_truthy(screen:find((" without a name: %s\n"):format(default:sub(1, 16)), 1, true), screen)
       pages.assert_plain(screen:match "^(.-)assigning " )
     end
     assert.same({ fingerprint, fingerprint, default }, { presented(lab.web, NAME), presented(lab.smtp, "other.test"),
