@@ -145,7 +145,7 @@ describe("a role user", function()
       local result = realm:as("corp\\eve+1", "exec sudo -n certwright new-request --domain a.test")
       assert.equal(0, result.status, result.stderr)
       assert.is_truthy(done("show", "1"):find("  corp\\eve+1 (sudo)  ", 1, true))
-      realm:must("userdel", "-r", "corp\\eve+1")
+      realm:must("userdel", "-f", "-r", "corp\\eve+1")
     end)
 
     it("and without sudo has no rights by claiming them", function()
