@@ -473,7 +473,7 @@ describe("the names", function()
     assert.same({ fingerprint, fingerprint }, deploy.presented(lab, lab.web.endpoints))
     ends(0, lab:run("check"))
     local _ <close> = deploy.change(lab, "web", fields)
-    says(ends(0, deploy.assign(lab, id, "web")), "observed " .. lab.web.endpoints[1] .. ": " .. fingerprint:sub(1, 16))
+    says(ends(0, deploy.assign(lab, id, "web")), "observed " .. lab.web.endpoints[1] .. " without a name: " .. fingerprint:sub(1, 16))
   end)
 
   it("that are addresses only do not hide a service that does not show it", function()
