@@ -34,6 +34,12 @@ function M.parse(line)
   return math.tointeger(tonumber(seq)), previous, hash, line:sub(1, -76)
 end
 
+-- What stands before and after the last line break; nil: there is none.
+local function split(text)
+  local back = text:reverse():find("\n", 1, true)
+  if back then return text:sub(1, -back - 1), back > 1 and text:sub(1 - back) or "" end
+end
+
 -- The last whole line of a file, and what stands after it.
 local function tail(path)
   local stream, message, errno = io.open(path, "rb")
@@ -46,8 +52,9 @@ local function tail(path)
     local from = math.max(0, at - BLOCK)
     stream:seek("set", from)
     text, at = stream:read(at - from) .. text, from
-    whole, rest = text:match "([^\n]*)\n([^\n]*)$"
-    if whole and at > 0 and #whole + 1 + #rest == #text then whole = nil end -- it may begin further up
+    local lines, after = split(text)
+    local _, line = split(lines or "")
+    whole, rest = line or (at == 0 and lines) or nil, after -- without a break before it, it may begin further up
   end
   stream:close()
   if not whole then return "", text end
