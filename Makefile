@@ -17,11 +17,12 @@ TESTING = lua5.4 lua-busted lua-check clang-format socat strace sudo tmux procps
   libnss3-tools util-linux
 FUZZING = clang libclang-rt-dev llvm
 
-LIBRARIES = lua5.4 openssl sqlite3
+LIBRARIES = lua5.4 openssl
 # Modules of core/ that are loaded when they are used, and what each needs.
-MODULES = http idna
+MODULES = http idna store
 NEEDS_http = libcurl
 NEEDS_idna = libidn2
+NEEDS_store = sqlite3
 SEARCH_PATH = /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LOCALE = C.UTF-8
 

@@ -38,13 +38,13 @@ static const luaL_Reg modules[] = {
     {"core.process", luaopen_core_process},
     {"core.request", luaopen_core_request},
     {"core.revocation", luaopen_core_revocation},
-    {"core.store", luaopen_core_store},
     {NULL, NULL},
 };
 
 /* Modules that are libraries of their own, since they need others that are not
  * worth loading, or not there, where nobody uses them. */
-static const char *const libraries[] = {"core.http", "core.idna", NULL};
+static const char *const libraries[] = {"core.http", "core.idna", "core.store",
+                                        NULL};
 
 /*
  * require "core.NAME" of such a module; upvalue 1 is the folder of NAME.so.
