@@ -117,55 +117,6 @@ local function run_chunk(what)
   return 0
 end
 
--- Prints what a script returned: one JSON value, or its text for people.  A
--- text that is no lines but bytes comes with a second value, true.
-local function print_result(script, result, context)
-  local text, exact
-  if globals.json then
-    local json = require "json"
-    if globals.dry_run and not json.is_array(result) then result.would = json.array(context.plan) end
-    text = json.encode(result)
-  elseif script.text then
-    text, exact = script.text(result, context)
-  end
-  if text and text ~= "" then
-    local ok, message = io.stdout:write(text, (exact or text:sub(-1) == "\n") and "" or "\n")
-    if ok then ok, message = io.stdout:flush() end
-    if not ok then return fail("cannot write the result: " .. tostring(message), "io") end
-  end
-end
-
-local function new_context()
-  return require("context").new { home = home, version = version, globals = globals }
-end
-
--- A bare `certwright` on a terminal.
-local function run_repl()
-  local modules = {}
-  for name in pairs(package.preload) do modules[#modules + 1] = name:match "^core%.(.+)$" end
-  table.sort(modules)
-  expose_core()
-  local context = new_context()
-  for name, value in pairs(require("explore").globals(context, modules)) do _G[name] = value end
-  io.stdout:write("certwright ", version, ": help() says what there is, Ctrl-D ends\n")
-  require("repl").loop {
-    history = require("where").history(), modules = modules,
-    value = function(text) io.stdout:write(text, "\n") end,
-    problem = function(text) io.stderr:write(text, "\n") end,
-  }
-  context:close()
-  return 0
-end
-
--- Refuses what a role user may not do, and puts it into the audit record.
-local function refuse(context, command, arguments, message, code)
-  context.command, context.arguments = command, arguments
-  local ok, why = require("audit").record(context, { result = "refused", status = 1, code = code, message = message })
-  if not ok then context:warn("the refusal is not in the audit record: %s", why) end
-  context:close()
-  return fail(message, code)
-end
-
 -- What root alone may ask for: it would run the caller's code, or on a store of
 -- the caller's choice.  nil: nothing of that.
 local function beyond_roles(what)
@@ -173,20 +124,6 @@ local function beyond_roles(what)
   local is_repl = not what.name and not globals.help and not globals.json and host.terminal(0) and host.terminal(1)
   return globals.site and "--site" or globals.state and "--state" or what.code and "-e" or what.file and "FILE"
     or is_repl and "the prompt" or nil
-end
-
-local function run_script(what)
-  local context, commands = new_context(), require "command"
-  local script, command, parsed, refused = commands.prepare(context, what)
-  if refused then return refuse(context, what.name, what.rest, command, parsed) end
-  if not script then return fail(command, parsed) end
-  local result, note, note_code, status = commands.run(context, command, parsed, status_of)
-  context:close()
-  if result == nil then return fail(note, note_code, status) end
-  local failed = print_result(command.text and command or script, result, context)
-  if failed then return failed end
-  if note then print_error(note) end
-  return status or (note_code and status_of(note_code)) or 0
 end
 
 -- Finds out who called, before a folder of anybody's choice can have a say in
@@ -210,6 +147,14 @@ local function settle(what)
   return true, beyond
 end
 
+-- What command.lua has of this file: the only streams that anything goes to.
+local function host_of()
+  return {
+    home = home, version = version, globals = globals, fail = fail, print_error = print_error, status_of = status_of,
+    expose_core = expose_core, out = io.stdout, err = io.stderr,
+  }
+end
+
 local function main()
   local what, message, code = scan(argv)
   if not what then return fail(message, code) end
@@ -224,17 +169,17 @@ local function main()
   settled, beyond, code = settle(what)
   if not settled then return fail(beyond, code) end
   if beyond then
-    return refuse(new_context(), beyond, argv,
+    return require("command").refuse(host_of(), beyond, argv,
       ("'%s' may not use %s through sudo: it is root's alone"):format(globals.caller.name, beyond), "denied")
   end
   if what.code or what.file then return run_chunk(what) end
   if not what.name and not globals.help and not globals.json then
     local host = require "core.host"
-    if host.terminal(0) and host.terminal(1) then return run_repl() end
+    if host.terminal(0) and host.terminal(1) then return require("command").explore(host_of()) end
   end
   if globals.help then what = { name = "help", rest = { what.name, (what.rest[1] or ""):match "^%w.*" } } end
   what.name = what.name or "help"
-  return run_script(what)
+  return require("command").script(host_of(), what)
 end
 
 local ok, status = xpcall(main, function(problem)
