@@ -55,7 +55,11 @@ local function result_of(job)
       ended.signal or ended.status, said)
   end
   -- what a sanitizer finds at the end is said after the count, by the status
-  if ended.status ~= 0 and tonumber(failed) == 0 and tonumber(passed) > 0 then failed = 1 end
+  local is_skipped = tonumber(passed) == 0 and ended.status == 1 and said:find "^skipped " ~= nil
+  if ended.status ~= 0 and tonumber(failed) == 0 and not is_skipped then
+    failed = 1
+    said = ("%sFAILED %s ended with status %s after %d tests\n"):format(said, job.path, ended.status, passed)
+  end
   return { path = job.path, said = said, passed = tonumber(passed), failed = tonumber(failed) }
 end
 
