@@ -18,27 +18,38 @@ local M = {
 
 local built_as = {} -- what nginx -V says, by program: the same while this one runs
 
--- Where things are: nginx -V says what the site does not.
-local function places(service)
-  local program = service.program or "nginx"
-  local built = built_as[program]
-  if not built then
-    local message, code
-    built, message, code = drivers.run { program, "-V" }
+-- What a program was built with: a function that gives the value of a flag.
+local function flags_of(program)
+  if not built_as[program] then
+    local built, message, code = drivers.run { program, "-V" }
     if not built then
       return nil, message, code
     end
-    built_as[program] = built
+    built_as[program] = function(name)
+      return built.stderr:match("%-%-" .. name .. "=(%S+)")
+    end
   end
-  local function flag(name)
-    return built.stderr:match("%-%-" .. name .. "=(%S+)")
+  return built_as[program]
+end
+
+-- Where things are: the program says what the site does not.
+local function places(service)
+  local prefix, config = service.prefix, service.config
+  if not (prefix and config) then
+    local flag, message, code = flags_of(service.program or "nginx")
+    if not flag then
+      return nil, message, code
+    end
+    prefix, config = prefix or flag "prefix" or "/usr/local/nginx", config or flag "conf%-path" or "conf/nginx.conf"
   end
-  local prefix = service.prefix or flag "prefix" or "/usr/local/nginx"
-  return {
-    prefix = prefix,
-    config = paths.join(prefix, service.config or flag "conf%-path" or "conf/nginx.conf"),
-    pid = paths.join(prefix, flag "pid%-path" or "logs/nginx.pid"),
-  }
+  return { prefix = prefix, config = paths.join(prefix, config) }
+end
+
+-- The file that holds its process id.
+local function pid_file(service, config)
+  local set = config.main and named(config.main, "pid")[1]
+  local flag = not set and flags_of(service.program or "nginx")
+  return paths.join(config.prefix, set and set[2] or flag and flag "pid%-path" or "logs/nginx.pid")
 end
 
 local here = { [""] = "127.0.0.1", ["*"] = "127.0.0.1", ["0.0.0.0"] = "127.0.0.1", ["[::]"] = "[::1]" }
@@ -326,10 +337,8 @@ function M.restart(service)
 end
 
 function M.pid(service)
-  local config = understand(service)
-  local set = config and named(config.main, "pid")[1]
-  config = config or places(service)
-  return config and drivers.pid(set and paths.join(config.prefix, set[2]) or config.pid)
+  local config = understand(service) or places(service)
+  return config and drivers.pid(pid_file(service, config))
 end
 
 return M
