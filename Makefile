@@ -37,6 +37,14 @@ OBJECTS = $(patsubst core/%.c,$(BUILD)/%.o,$(filter-out $(MODULES:%=core/%.c),$(
 SHARE = $(DESTDIR)$(PREFIX)/share/certwright
 LIB = $(DESTDIR)$(PREFIX)/lib/certwright
 
+# What is compiled of Lua, of the files in the tree and the libraries they use.
+CHUNKS = $(BUILD)/modules/chunks
+all: $(PROGRAM) $(CHUNKS)
+
+$(CHUNKS): $(PROGRAM) core/chunks.lua $(wildcard scripts/*.lua lua/*.lua lua/*/*.lua)
+	@echo "  LUAC $@"
+	@./$(PROGRAM) core/chunks.lua $@ $(CURDIR) $(CURDIR)
+
 $(PROGRAM): $(OBJECTS) $(TEST_OBJECTS) | $(MODULES:%=$(BUILD)/modules/%.so)
 	@echo "  LINK $@"
 	@$(CC) $(CFLAGS) -pie -Wl,--as-needed -Wl,-z,relro -Wl,-E -o $@ $^ \
@@ -84,11 +92,11 @@ deps-fuzz:
 	@sh tests/install-packages $(DEPS) $(FUZZING)
 
 demo: deps-demo
-	@$(MAKE) --no-print-directory $(PROGRAM)
+	@$(MAKE) --no-print-directory all
 	@./$(PROGRAM) tests/demo.lua
 
 test: deps-test
-	@$(MAKE) --no-print-directory $(PROGRAM)
+	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory check
 	@./$(PROGRAM) tests/run.lua
 
@@ -97,20 +105,20 @@ test: deps-test
 SANITIZE = address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 WRAPPED = luaL_newstate lua_newuserdatauv lua_createtable lua_pushlstring lua_pushstring
 test-sanitize: deps-test
-	@$(MAKE) --no-print-directory BUILD=build/sanitize PROGRAM=certwright-asan HARDEN=-fPIE \
+	@$(MAKE) --no-print-directory all BUILD=build/sanitize PROGRAM=certwright-asan HARDEN=-fPIE \
 	  CFLAGS='-O1 -g -fsanitize=$(SANITIZE)' LDFLAGS='$(WRAPPED:%=-Wl,--wrap=%)' TEST_OBJECTS=build/sanitize/sanitize.o
 	@./certwright-asan tests/run.lua
 
 bench: deps-test
 	@sh tests/install-packages lua-luaossl
-	@$(MAKE) --no-print-directory $(PROGRAM)
+	@$(MAKE) --no-print-directory all
 	@./$(PROGRAM) tests/bench.lua
 
 # Each target in tests/fuzz for so many seconds, with the corpus as seeds.
 SECONDS = 60
 TARGETS = $(filter-out driver,$(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c)))
 fuzz: deps-fuzz
-	@$(MAKE) --no-print-directory $(PROGRAM)
+	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang HARDEN= \
 	  CFLAGS='-O1 -g -fsanitize=fuzzer-no-link,$(SANITIZE)' $(TARGETS:%=build/fuzz/%)
 	@./$(PROGRAM) tests/corpus/make.lua build/fuzz/seeds
@@ -124,16 +132,17 @@ build/fuzz/%: build/fuzz/fuzz-%.o build/fuzz/fuzz-driver.o $(filter-out $(BUILD)
 # Form and lint.
 check:
 	@clang-format --dry-run --Werror core/*.c core/*.h tests/*.c tests/fuzz/*.c tests/fuzz/*.h
-	@luacheck --quiet lua scripts tests
+	@luacheck --quiet core lua scripts tests
 	@tests/layers
 
-install: $(PROGRAM)
+install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE) $(LIB)
 	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/certwright
 	install -m 644 $(MODULES:%=$(BUILD)/modules/%.so) $(LIB)/
 	cp -R lua scripts $(SHARE)/
 	cat core/*.c > $(SHARE)/reference.txt
 	chmod -R u=rwX,go=rX $(SHARE)
+	./$(PROGRAM) core/chunks.lua $(LIB)/chunks $(CURDIR) $(PREFIX)/share/certwright
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/certwright
@@ -143,4 +152,4 @@ clean:
 	rm -rf $(BUILD) $(PROGRAM) certwright-asan
 
 -include $(wildcard $(BUILD)/*.d)
-.PHONY: deps deps-demo deps-test deps-fuzz demo test test-sanitize fuzz bench check install uninstall clean
+.PHONY: all deps deps-demo deps-test deps-fuzz demo test test-sanitize fuzz bench check install uninstall clean

@@ -265,6 +265,18 @@ struct stat;
 int core_check_way(lua_State *L, const char *path, const char *verb,
                    struct stat *found);
 
+/* chunks.c */
+
+/* The Lua library's own word for its release (lapi.c has it, no header). */
+extern const char lua_ident[];
+/* Finds the compiled chunks in a file; where it is none, not to be trusted or
+ * of another release, there are none. */
+void core_open_chunks(lua_State *L, const char *path);
+/* Pushes the function compiled from just this text, of this chunk name, and
+ * returns true; or there is none. */
+bool core_push_chunk(lua_State *L, const char *name, const char *text,
+                     size_t length);
+
 /* lock.c, which is a part of core.generation */
 int core_lock(lua_State *L);
 void core_lock_type(lua_State *L);

@@ -3,7 +3,8 @@
  *
  * A chunk is read as text, never as bytecode, and only from a file that nobody
  * but its trusted owners may write, found by a way that nobody else could have
- * chosen (see way.c).
+ * chosen (see way.c).  What was compiled from just that text when the program
+ * was built is taken in its place (chunks.c).
  */
 #include "core.h"
 
@@ -69,7 +70,7 @@ static int push_text(lua_State *L, const char *path) {
  * one is given.  A first line that starts with # is skipped, as lua does.
  */
 static int l_file(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1), *text;
+  const char *path = luaL_checkstring(L, 1), *text, *name;
   size_t length, skipped = 0;
   lua_settop(L, 2);
   if (push_text(L, path) != 0)
@@ -80,9 +81,10 @@ static int l_file(lua_State *L) {
   if (text[0] == LUA_SIGNATURE[0])
     return core_fail(L, "denied",
                      "refused to run code from '%s': it is bytecode", path);
-  lua_pushfstring(L, "@%s", path);
-  if (luaL_loadbufferx(L, text + skipped, length - skipped, lua_tostring(L, -1),
-                       "t") != LUA_OK)
+  name = lua_pushfstring(L, "@%s", path);
+  if (!core_push_chunk(L, name, text + skipped, length - skipped) &&
+      luaL_loadbufferx(L, text + skipped, length - skipped, name, "t") !=
+          LUA_OK)
     return core_fail(L, "parse", "%s", lua_tostring(L, -1));
   if (!lua_isnil(L, 2)) {
     lua_pushvalue(L, 2);
@@ -107,7 +109,10 @@ static int l_trusted(lua_State *L) {
 static const luaL_Reg functions[] = {
     {"file", l_file}, {"trusted", l_trusted}, {NULL, NULL}};
 
+/* load.release: which Lua this is, to the patch */
 int luaopen_core_load(lua_State *L) {
   luaL_newlib(L, functions);
+  lua_pushstring(L, lua_ident);
+  lua_setfield(L, -2, "release");
   return 1;
 }

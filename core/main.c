@@ -147,6 +147,7 @@ static int run(lua_State *L) {
   lua_setfield(L, LUA_REGISTRYINDEX, "LUA_NOENV");
   luaL_openlibs(L);
   set_paths(L, home, folder);
+  core_open_chunks(L, lua_pushfstring(L, "%s/chunks", folder));
   luaL_requiref(L, "core.load", luaopen_core_load, 0);
   lua_getfield(L, -1, "file");
   lua_pushfstring(L, "%s/lua/cli.lua", home);

@@ -177,3 +177,90 @@ describe("the program", function()
     assert.is_truthy(result.stdout:find "^false", result.stdout)
   end)
 end)
+
+describe("the program's own files, compiled when it is built,", function()
+  local home, chunks, whole
+
+  local function run(argv)
+    local result = assert(process.run(argv))
+    assert.are.same({ "", 0 }, { result.stderr, result.status })
+    return result.stdout
+  end
+
+  local function version() return run { home .. "/certwright", "--version" } end
+
+  local function put(path, bytes)
+    local stream <close> = assert(io.open(path, "wb"))
+    assert(stream:write(bytes))
+  end
+
+  local function get(path)
+    local stream <close> = assert(io.open(path, "rb"))
+    return stream:read "a"
+  end
+
+  -- A copy of the program, whose compiled files say what their text does not.
+  setup(function()
+    home = folder .. "/copy"
+    local tree = program:match "^(.*)/"
+    local modules = home .. "/" .. (program:find "asan$" and "build/sanitize/modules" or "build/modules")
+    run { "mkdir", "-p", modules }
+    run { "cp", program, home .. "/certwright" }
+    run { "cp", "-R", tree .. "/lua", tree .. "/scripts", home }
+    chunks = modules .. "/chunks"
+    run { home .. "/certwright", tree .. "/core/chunks.lua", chunks, tree, home }
+    local count
+    whole, count = get(chunks):gsub("certwright (%%s\n)", "COMPILED__ %1")
+    assert.are.equal(1, count)
+  end)
+
+  before_each(function() put(chunks, whole) end)
+
+  it("are used", function()
+    assert.matches("^COMPILED__ %d", version())
+    assert.matches("assign%-services", run { home .. "/certwright", "help" })
+  end)
+
+  it("are not where the text is another", function()
+    local text = get(home .. "/lua/cli.lua")
+    put(home .. "/lua/cli.lua", text .. " ")
+    local said = version()
+    put(home .. "/lua/cli.lua", text)
+    assert.matches("^certwright %d", said)
+    assert.matches("^COMPILED__ %d", version())
+  end)
+
+  it("are not under another name", function()
+    run { "mv", home, folder .. "/moved" }
+    local said = run { folder .. "/moved/certwright", "--version" }
+    run { "mv", folder .. "/moved", home }
+    assert.matches("^certwright %d", said)
+  end)
+
+  it("are not by another release of Lua", function()
+    local other, count = whole:gsub("Lua 5%.4%.%d", "Lua 5.4.x", 1)
+    assert.are.equal(1, count)
+    put(chunks, other)
+    assert.matches("^certwright %d", version())
+  end)
+
+  it("are not where others could have written them", function()
+    run { "chmod", "666", chunks }
+    local said = version()
+    run { "chmod", "644", chunks }
+    assert.matches("^certwright %d", said)
+  end)
+
+  it("are not missed where they are cut, empty or gone", function()
+    local at = whole:find("/lua/cli.lua", 1, true)
+    for _, size in ipairs { 0, 3, 4, 40, at, at + 100, whole:find("COMPILED", 1, true) } do
+      put(chunks, whole:sub(1, size))
+      assert.matches("^certwright %d", version())
+    end
+    os.remove(chunks)
+    assert.matches("^certwright %d", version())
+    assert(lfs.mkdir(chunks))
+    assert.matches("^certwright %d", version())
+    assert(lfs.rmdir(chunks))
+  end)
+end)
