@@ -1,4 +1,4 @@
---- Postfix: read and changed through its own `postconf` alone.  The way in is
+--- Postfix, by what postconf.lua reads and changes.  The way in is
 -- `smtpd_tls_chain_files = <dir>/current/combined.pem`: one file, the key first,
 -- so that what is read is always one generation.
 --
@@ -11,6 +11,7 @@ local commandline = require "commandline"
 local lfs = require "lfs"
 local paths = require "paths"
 local drivers = require "service"
+local postconf = require "postconf"
 local snimap = require "snimap"
 
 local M = {
@@ -26,102 +27,15 @@ local legacy = {
 }
 local own_port = { smtp = 25, smtps = 465, submissions = 465, submission = 587 }
 
--- argv of one of Postfix's programs, with the service's configuration.
-local function command(service, name, ...)
-  local program = service.program or "postfix"
-  local argv = { name == "postfix" and program or drivers.beside(program, name) }
-  if service.config_directory then
-    table.move({ "-c", service.config_directory }, 1, 2, 2, argv)
-  end
-  return table.move({ ... }, 1, select("#", ...), #argv + 1, argv)
-end
-
--- Runs postconf; what it prints as "name = value" lines, as a table.
-local function postconf(service, ...)
-  local result, message, code = drivers.run(command(service, "postconf", ...))
-  if not result then
-    return nil, message, code
-  end
-  local values = {}
-  for name, value in result.stdout:gmatch "([^\n]-) =[ \t]*([^\n]*)" do
-    values[name] = value
-  end
-  return values
-end
-
--- The settings of main.cf that matter here, defaults included, $names expanded.
-local function main_settings(service)
-  return postconf(service, "-x", "tls_server_sni_maps", "smtpd_tls_chain_files", "smtpd_tls_cert_file",
-    "smtpd_tls_key_file", "smtpd_tls_security_level", "smtpd_tls_wrappermode", "smtpd_use_tls", "smtpd_enforce_tls",
-    "myhostname", "inet_interfaces", "inet_protocols", "config_directory", "queue_directory", "process_id_directory")
-end
-
-local function uses_tls(settings)
-  local level = settings.smtpd_tls_security_level
-  if level ~= "" then
-    return level ~= "none"
-  end
-  return settings.smtpd_use_tls == "yes" or settings.smtpd_enforce_tls == "yes"
-end
-
--- The files that settings name, and the way if they are <dir>/current's.
-local function certificate_of(service, settings)
-  local found
-  for path in settings.smtpd_tls_chain_files:gmatch "[^%s,]+" do
-    if drivers.in_current(service, path) then
-      return { certificate = path, key = path }, "combined"
-    end
-    found = found or { certificate = path, key = path }
-  end
-  local certificate, key = settings.smtpd_tls_cert_file, settings.smtpd_tls_key_file
-  if not found and certificate ~= "" then
-    found = { certificate = certificate, key = key }
-    if drivers.in_current(service, certificate) and drivers.in_current(service, key) then
-      return found, "two paths"
-    end
-  end
-  return found
-end
-
--- The lines of master.cf that answer SMTP clients over the network with TLS: `at`
--- ("smtp", "127.0.0.1:10025"), `settings` (main.cf's with its own), `found`, `way`.
-local function listeners(service, main)
-  local services, message, code = drivers.run(command(service, "postconf", "-M", "*/inet"))
-  if not services then
-    return nil, message, code
-  end
-  local own
-  own, message, code = postconf(service, "-x", "-P", "*/inet/*")
-  if not own then
-    return nil, message, code
-  end
-  local list = {}
-  for at, program in services.stdout:gmatch "(%S+)[ \t]+inet[ \t]+%S+[ \t]+%S+[ \t]+%S+[ \t]+%S+[ \t]+%S+[ \t]+(%S+)" do
-    local entry = { at = at, settings = setmetatable({}, { __index = main }) }
-    for name, value in pairs(own) do
-      local of, setting = name:match "^(.*)/inet/(.*)$"
-      if of == at then
-        entry.settings[setting] = value
-      end
-    end
-    entry.wrapped = entry.settings.smtpd_tls_wrappermode == "yes"
-    entry.found, entry.way = certificate_of(service, entry.settings)
-    if (program == "smtpd" or program == "postscreen") and uses_tls(entry.settings) then
-      list[#list + 1] = entry
-    end
-  end
-  return list
-end
-
 -- main.cf's settings, and the TLS listeners that this service is: those that use
 -- <dir>/current, else all.
 local function understand(service)
-  local main, message, code = main_settings(service)
+  local main, message, code = postconf.main(service)
   if not main then
     return nil, message, code
   end
   local list
-  list, message, code = listeners(service, main)
+  list, message, code = postconf.listeners(service, main)
   if not list then
     return nil, message, code
   end
@@ -177,7 +91,7 @@ end
 -- The value of tls_server_sni_maps that names the table before what is there, as
 -- it stands in main.cf.
 local function sni_maps(service)
-  local now, message, code = postconf(service, "-n", "tls_server_sni_maps")
+  local now, message, code = postconf.read(service, "-n", "tls_server_sni_maps")
   if not now then
     return nil, message, code
   end
@@ -198,10 +112,10 @@ function M.settings(service)
   end
   local said = { lines = { "smtpd_tls_chain_files = " .. path }, names = { main.myhostname },
                  where = main.config_directory .. "/main.cf" }
-  if not uses_tls(main) then
+  if not postconf.uses_tls(main) then
     said.lines[2] = "smtpd_tls_security_level = may"
   end
-  said.found, said.way = certificate_of(service, main)
+  said.found, said.way = postconf.certificate_of(service, main)
   for _, entry in ipairs(list) do
     if entry.way and not said.way then
       said.found, said.way = entry.found, entry.way
@@ -217,7 +131,7 @@ function M.settings(service)
     if not maps then
       return nil, message, code
     end
-    local words = command(service, "postconf", "-e", "tls_server_sni_maps = " .. maps)
+    local words = postconf.command(service, "postconf", "-e", "tls_server_sni_maps = " .. maps)
     for i, word in ipairs(words) do
       words[i] = commandline.quote(word)
     end
@@ -249,30 +163,11 @@ end
 
 --- The file that all clients get now that ask for no other name.
 function M.default(service)
-  local main = main_settings(service)
-  local found = main and certificate_of(service, main)
+  local main = postconf.main(service)
+  local found = main and postconf.certificate_of(service, main)
   if found and lfs.attributes(found.certificate, "mode") == "file" then
     return { certificate = found.certificate }
   end
-end
-
--- Sets (a value) or removes (false) settings of main.cf.
-local function apply(service, values)
-  local set, removed = {}, {}
-  for name, value in pairs(values) do
-    local list = value and set or removed
-    list[#list + 1] = value and name .. "=" .. value or name
-  end
-  for option, list in pairs { ["-e"] = set, ["-X"] = removed } do
-    local done, message, code = true, nil, nil
-    if #list > 0 then
-      done, message, code = drivers.run(command(service, "postconf", option, table.unpack(list)))
-    end
-    if not done then
-      return nil, message, code
-    end
-  end
-  return true
 end
 
 -- The new values for main.cf (false: to be removed) that name <dir>/current. A
@@ -288,15 +183,15 @@ local function chain_changes(service, main, now, overrides)
     end
   end
   after.smtpd_tls_chain_files = chain_file(service)
-  after.smtpd_tls_security_level = not uses_tls(main) and "may" or nil
+  after.smtpd_tls_security_level = not postconf.uses_tls(main) and "may" or nil
   return after
 end
 
 -- All new values for main.cf, and what they replace.  The table of names is left
 -- out while it is not there: Postfix would refuse every client that sends one.
 local function changes(service, main, said)
-  local result, message, code = drivers.run(command(service, "postconf", "-n"))
-  local overrides = result and drivers.run(command(service, "postconf", "-P"))
+  local result, message, code = drivers.run(postconf.command(service, "postconf", "-n"))
+  local overrides = result and drivers.run(postconf.command(service, "postconf", "-P"))
   if not overrides then
     return nil, message, code
   end
@@ -355,9 +250,9 @@ function M.adopt(service)
     return nil, before, code
   end
   local done
-  done, message, code = apply(service, after)
+  done, message, code = postconf.apply(service, after)
   if not done then
-    apply(service, before)
+    postconf.apply(service, before)
     return nil, message, code
   end
   return { before = before, written = after.smtpd_tls_chain_files, sni = after.tls_server_sni_maps }
@@ -368,7 +263,7 @@ function M.undo(service, record)
   if next(record.before) == nil then
     return true
   end
-  local now, message, code = postconf(service, "-n", "smtpd_tls_chain_files", "tls_server_sni_maps")
+  local now, message, code = postconf.read(service, "-n", "smtpd_tls_chain_files", "tls_server_sni_maps")
   if not now then
     return nil, message, code
   end
@@ -378,24 +273,24 @@ function M.undo(service, record)
         drivers.telling(now[name] or "")), "mismatch"
     end
   end
-  return apply(service, record.before)
+  return postconf.apply(service, record.before)
 end
 
 function M.check(service)
-  return command(service, "postfix", "check")
+  return postconf.command(service, "postfix", "check")
 end
 
 function M.reload(service)
-  return command(service, "postfix", "reload")
+  return postconf.command(service, "postfix", "reload")
 end
 
 function M.restart(service)
   local own = service.config_directory or service.program
-  return not own and drivers.systemctl "postfix" or command(service, "postfix", "start")
+  return not own and drivers.systemctl "postfix" or postconf.command(service, "postfix", "start")
 end
 
 function M.pid(service)
-  local main = main_settings(service)
+  local main = postconf.main(service)
   local folder = main and paths.join(main.queue_directory, main.process_id_directory)
   return folder and drivers.pid(folder .. "/master.pid")
 end
