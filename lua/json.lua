@@ -9,9 +9,12 @@ local M = {}
 --- Stands for JSON's null in a table.
 M.null = dkjson.null
 
+local ARRAY = { __jsontype = "array" } -- one for all, since a list has thousands
+local objects = setmetatable({}, { __mode = "k" }) -- by their order
+
 --- Marks a table as a JSON array, so that an empty one is [].
 function M.array(t)
-  return setmetatable(t or {}, { __jsontype = "array" })
+  return setmetatable(t or {}, ARRAY)
 end
 
 --- Whether a table is marked as a JSON array.
@@ -21,7 +24,12 @@ end
 
 --- Marks a table as a JSON object whose fields come in this order.
 function M.object(t, order)
-  return setmetatable(t or {}, { __jsontype = "object", __jsonorder = order })
+  local marks = order and objects[order]
+  if not marks then
+    marks = { __jsontype = "object", __jsonorder = order }
+    if order then objects[order] = marks end
+  end
+  return setmetatable(t or {}, marks)
 end
 
 --- A value, JSON's null in place of nil.

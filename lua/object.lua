@@ -13,17 +13,12 @@ local M = {}
 
 local NO_ANCHOR = "^no trusted issuer " -- as trust.lua has it, without loading that for a list
 
-local FIELDS = {
+local ORDER = {
   "id", "state", "status", "friendly_name", "subject", "common_name", "domains", "key", "fingerprint",
   "thumbprint", "serial", "issuer", "not_before", "not_after", "renew_at", "services", "request_file", "ca",
   "ticket", "self_signed", "exportable", "has_private_key", "warnings", "assignments", "status_reason",
+  "revocation", "root", "chain", "private_key", "details", "history", -- what only some commands add
 }
-
--- The same, with what only some commands add.
-local ORDER = { table.unpack(FIELDS) }
-for _, name in ipairs { "revocation", "root", "chain", "private_key", "details", "history" } do
-  ORDER[#ORDER + 1] = name
-end
 
 local ASSIGNMENT_FIELDS = {
   "server", "service", "endpoint", "address", "name", "desired", "written", "observed", "observed_at", "error", "state",
@@ -109,20 +104,20 @@ function M.fields(context, row, rows)
     rows, message, code = assignments.of(context.db, row.id)
     if not rows then return nil, message, code end
   end
-  local status, reason = M.status(row)
-  local shown = { services = json.array(assignments.services(rows)), assignments = json.array() }
-  for i, assignment in ipairs(rows) do shown.assignments[i] = assignment_fields(assignment) end
-  local request_file = request_of(context, row.id)
+  local null, status, reason = json.null, M.status(row)
+  local shown, warnings = json.array(), json.array(table.move(row.warnings, 1, #row.warnings, 1, {}))
+  for i, assignment in ipairs(rows) do shown[i] = assignment_fields(assignment) end
+  for _, warning in ipairs(wildcards.warnings(row.domains, rows)) do table.insert(warnings, warning) end
   local fields = {
-    status = status, status_reason = reason, services = shown.services, assignments = shown.assignments,
-    request_file = request_file, domains = json.array(row.domains),
-    warnings = json.array(table.move(row.warnings, 1, #row.warnings, 1, {})),
-    not_before = text.time(row.not_before), not_after = text.time(row.not_after), renew_at = text.time(row.renew_at),
+    id = row.id, state = row.state, status = status, friendly_name = row.friendly_name, subject = row.subject or null,
+    common_name = row.common_name or null, domains = json.array(row.domains), key = row.key or null,
+    fingerprint = row.fingerprint or null, thumbprint = row.thumbprint or null, serial = row.serial or null,
+    issuer = row.issuer or null, not_before = text.time(row.not_before) or null,
+    not_after = text.time(row.not_after) or null, renew_at = text.time(row.renew_at) or null,
+    services = json.array(assignments.services(rows)), request_file = request_of(context, row.id) or null,
+    ca = row.ca or null, ticket = row.ticket or null, self_signed = row.self_signed, exportable = row.exportable,
+    has_private_key = row.has_private_key, warnings = warnings, assignments = shown, status_reason = reason,
   }
-  for _, warning in ipairs(wildcards.warnings(row.domains, rows)) do table.insert(fields.warnings, warning) end
-  for _, name in ipairs(FIELDS) do
-    if fields[name] == nil then fields[name] = json.or_null(row[name]) end
-  end
   if row.revocation then
     fields.revocation = json.object({ state = row.revocation.state, message = row.revocation.message,
       reason = json.or_null(row.revocation.reason), revoked_at = json.or_null(text.time(row.revocation.revoked_at)) },

@@ -103,21 +103,33 @@ local function width(text)
   return utf8.len(text) or #text
 end
 
+-- The width of each column of a table, and of each cell: of the n-th of all, row by
+-- row, one after the other.
+local function measure(rows)
+  local columns, cells, n = {}, {}, 0
+  for _, row in ipairs(rows) do
+    for i = 1, #row do
+      local wide = utf8.len(row[i]) or #row[i]
+      n = n + 1
+      cells[n] = wide
+      if wide > (columns[i] or -1) then columns[i] = wide end
+    end
+  end
+  return columns, cells
+end
+
 --- Rows of cells as aligned columns; the first row is the heading.  rows.below
 -- holds, by the number of a row, lines that stand below it.
 function M.table(rows)
-  local widths = {}
-  for _, row in ipairs(rows) do
-    for i, cell in ipairs(row) do widths[i] = math.max(widths[i] or 0, width(cell)) end
-  end
-  local lines = {}
+  local columns, cells = measure(rows)
+  local lines, line, cell = {}, {}, 0
   for n, row in ipairs(rows) do
-    local cells = {}
-    for i, cell in ipairs(row) do
-      local missing = i < #row and widths[i] - width(cell) or 0
-      cells[i] = missing > 0 and cell .. (" "):rep(missing) or cell
+    for i = 1, #row do
+      local missing = columns[i] - cells[cell + i]
+      line[i] = missing > 0 and i < #row and row[i] .. (" "):rep(missing) or row[i]
     end
-    lines[#lines + 1] = trimmed(table.concat(cells, "  "))
+    cell = cell + #row
+    lines[#lines + 1] = trimmed(table.concat(line, "  ", 1, #row))
     lines[#lines + 1] = rows.below and rows.below[n]
   end
   return table.concat(lines, "\n")
