@@ -13,12 +13,13 @@ local escapes = { t = "\t", r = "\r", n = "\n", ['"'] = '"', ["'"] = "'", ["\\"]
 
 -- The word in quotes that begins at position, and where it ends.
 local function quoted(text, position)
-  local quote, to = text:sub(position, position), position + 1
-  while text:sub(to, to) ~= quote do
-    if to > #text then
-      return nil, "a quote is not closed"
-    end
-    to = to + (text:sub(to, to) == "\\" and 2 or 1)
+  local inside = text:sub(position, position) == '"' and '^[^"\\]*()' or "^[^'\\]*()"
+  local to = text:match(inside, position + 1)
+  while text:sub(to, to) == "\\" and to < #text do
+    to = text:match(inside, to + 2)
+  end
+  if to >= #text and text:sub(to, to) ~= text:sub(position, position) then
+    return nil, "a quote is not closed"
   end
   return text:sub(position + 1, to - 1), to + 1
 end
@@ -26,11 +27,15 @@ end
 -- The word without quotes that begins at position, and where it ends; a brace
 -- ends it, except that of `${`.
 local function bare(text, position)
-  local to = position
-  while to <= #text and not text:find("^[%s;]", to) and (not text:find("^{", to) or text:find("^%$", to - 1)) do
-    to = to + (text:find("^\\", to) and 2 or 1)
+  local to = text:match("^[^%s;{\\]*()", position)
+  while true do
+    local c = text:sub(to, to)
+    local past = c == "\\" and to + 2 or c == "{" and text:sub(to - 1, to - 1) == "$" and to + 1
+    if not past then
+      return text:sub(position, to - 1), to
+    end
+    to = text:match("^[^%s;{\\]*()", math.min(past, #text + 1))
   end
-  return text:sub(position, to - 1), to
 end
 
 -- Where the Lua code ends whose opening brace is at position: its strings and
@@ -62,17 +67,18 @@ end
 -- At the end it is nil, and with a message, line where the text is malformed.
 -- The code in a `..._by_lua_block` is passed over.
 local function tokens(text)
-  local position, line, first = 1, 1, nil
+  local position, line, first, line_break = 1, 1, nil, text:find("\n", 1, true)
   local function advance(to)
-    line = line + select(2, text:sub(position, to - 1):gsub("\n", ""))
+    while line_break and line_break < to do
+      line, line_break = line + 1, text:find("\n", line_break + 1, true)
+    end
     position = to
   end
   return function()
-    repeat
-      local from = position
-      advance(text:match("^%s*()", position))
-      advance(text:match("^#[^\n]*()", position) or position)
-    until position == from
+    advance(text:match("^%s*()", position))
+    while text:sub(position, position) == "#" do
+      advance(text:match("^[^\n]*%s*()", position))
+    end
     local c, at = text:sub(position, position), line
     if c == "" then
       return nil, nil, line

@@ -47,18 +47,22 @@ local function is_ours(path, folders)
   return false
 end
 
--- The paths to try for a module: the site's ca/ and service/ folders stand
--- beside its lua/ and shadow lua/ca/ and lua/service/.
+-- Iterates over the paths to try for a module: the site's ca/ and service/ folders
+-- stand beside its lua/ and shadow lua/ca/ and lua/service/.
 local function candidates(name, site)
-  local paths = {}
-  if site and (name:match "^ca%.[%w_-]+$" or name:match "^service%.[%w_-]+$") then
-    paths[1] = site .. "/" .. name:gsub("%.", "/") .. ".lua"
+  local file, next_template = name:gsub("%.", "/"), package.path:gmatch "[^;]+"
+  local is_kind = name:match "^ca%.[%w_-]+$" or name:match "^service%.[%w_-]+$"
+  local first = site and is_kind and ("%s/%s.lua"):format(site, file)
+  local escaped = file:gsub("%%", "%%%%")
+  return function()
+    if first then
+      local path = first
+      first = nil
+      return path
+    end
+    local template = next_template()
+    return template and (template:gsub("%?", escaped))
   end
-  local file = name:gsub("%.", "/")
-  for template in package.path:gmatch "[^;]+" do
-    paths[#paths + 1] = (template:gsub("%?", (file:gsub("%%", "%%%%"))))
-  end
-  return paths
 end
 
 --- Makes `require` look in site/lua, then home/lua, then the distribution's
@@ -73,7 +77,7 @@ function M.install(home, site)
   package.searchers[2] = function(name)
     if name:match "^core%." then error(("module '%s' not found: the program has none of that name"):format(name), 0) end
     local tried = {}
-    for _, path in ipairs(candidates(name, site)) do
+    for path in candidates(name, site) do
       local chunk, message, code = load.file(path, is_ours(path, ours) and strict or nil)
       if chunk then return chunk, path end
       if code ~= "missing" then error(message, 0) end

@@ -85,7 +85,8 @@ describe("directives", function()
   end)
 
   for _, case in ipairs {
-    { "a 'b;\n", "line 1: a quote is not closed" },
+    { "a 'b;\n", "line 1: a quote is not closed" }, { 'a "b\\', "line 1: a quote is not closed" },
+    { "a b\\", "line 1: it ends inside a directive or a block" },
     { "a;\nb {\n c;\n", "line 4: it ends inside a directive or a block" },
     { "a;\n}", "line 2: unexpected '}'" }, { "a;;", "line 1: unexpected ';'" }, { "{ a; }", "line 1: unexpected '{'" },
     { "a {\n b }", "line 2: unexpected '}'" }, { "x_by_lua_block { {", "line 1: a block is not closed" },
