@@ -106,6 +106,18 @@ local function tokens(text)
   end
 end
 
+-- The text of a file that lies so many includes deep.
+local function text_of(path, depth)
+  if depth > DEPTH then
+    return nil, ("cannot read '%s': includes nested more than %d deep"):format(path, DEPTH), "limit"
+  end
+  local text, message, code = file.read(path)
+  if text and text:find("\0", 1, true) then
+    return nil, ("cannot read '%s': it holds a NUL"):format(path), "parse"
+  end
+  return text, message, code
+end
+
 local read
 
 -- Reads what an include names into list, after the include itself.
@@ -127,11 +139,9 @@ end
 
 -- Reads a file's directives into list.
 function read(reader, list, path, depth)
-  local text, message, code = file.read(path)
+  local text, message, code = text_of(path, depth)
   if not text then
     return nil, message, code
-  elseif depth > DEPTH then
-    return nil, ("cannot read '%s': includes nested more than %d deep"):format(path, DEPTH), "limit"
   end
   local outer, directive = {}, {}
   local next_token = tokens(text)

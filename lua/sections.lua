@@ -45,6 +45,18 @@ local function value_of(reader, value, path)
   return (value:gsub("%$([%w_]+)", scope_of(reader, "")))
 end
 
+-- The text of a file that lies so many includes deep.
+local function text_of(path, depth)
+  if depth > DEPTH then
+    return nil, ("cannot read '%s': includes nested more than %d deep"):format(path, DEPTH), "limit"
+  end
+  local text, message, code = file.read(path)
+  if text and text:find("\0", 1, true) then
+    return nil, ("cannot read '%s': it holds a NUL"):format(path), "parse"
+  end
+  return text, message, code
+end
+
 local read
 
 local function include(reader, scope, pattern, optional, path, depth)
@@ -70,11 +82,9 @@ local function include(reader, scope, pattern, optional, path, depth)
 end
 
 function read(reader, scope, path, depth)
-  local text, message, code = file.read(path)
+  local text, message, code = text_of(path, depth)
   if not text then
     return nil, message, code
-  elseif depth > DEPTH then
-    return nil, ("cannot read '%s': includes nested more than %d deep"):format(path, DEPTH), "limit"
   end
   local outer, done = {}, true
   for line in text:gsub("\\\r?\n", " "):gmatch "[^\r\n]+" do

@@ -84,6 +84,11 @@ describe("directives", function()
     assert.matches("nested more than 20 deep", message, 1, true)
   end)
 
+  it("refuses a NUL, also in a path to include", function()
+    local path = folder .. "/main.conf"
+    assert.same({ nil, ("cannot read '%s': it holds a NUL"):format(path), "parse" }, { read "include a\0b;" })
+  end)
+
   for _, case in ipairs {
     { "a 'b;\n", "line 1: a quote is not closed" }, { 'a "b\\', "line 1: a quote is not closed" },
     { "a b\\", "line 1: it ends inside a directive or a block" },

@@ -75,6 +75,7 @@ mail_location = maildir:\
       ["what is this\n"] = { "parse", "no setting, section or include: what is this" },
       ["}\n"] = { "parse", "no setting, section or include: }" },
       ["!include main.conf\n"] = { "limit", "nested more than 20 deep" },
+      ["!include a\0b\n"] = { "parse", "it holds a NUL" },
     } do
       local scopes, message, code = read(text)
       assert.is_nil(scopes)
