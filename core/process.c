@@ -19,8 +19,9 @@
 #include <unistd.h>
 
 #define PROCESS "core.process"
-#define STOP_TIMEOUT 10.0 /* seconds */
-#define KILL_TIMEOUT 5.0  /* seconds for a killed child to end */
+#define STOP_TIMEOUT 10.0  /* seconds */
+#define KILL_TIMEOUT 5.0   /* seconds for a killed child to end */
+#define TRACER_TIMEOUT 1.0 /* for who traces a child to see that it ended */
 
 static struct process *new_process(lua_State *L,
                                    const struct process_command *command) {
@@ -66,15 +67,24 @@ static bool ended(const struct process *p, double deadline) {
   return p->pidfd < 0 || process_await(p->pidfd, deadline);
 }
 
-/* Takes the status of a child that has exited. */
-static void reap(struct process *p) {
-  if (p->pidfd >= 0 && waitpid(p->pid, &p->status, WNOHANG) != 0)
-    process_close(&p->pidfd);
+/* Takes the status of a child that has exited.  Where another process traces
+ * it (ptrace(2)), that one has to see it first; nothing tells when it has. */
+static void reap(struct process *p, double patience) {
+  const struct timespec moment = {0, 1000000};
+  double deadline = core_clock() + patience;
+  if (p->pidfd < 0)
+    return;
+  while (waitpid(p->pid, &p->status, WNOHANG) == 0)
+    if (core_clock() < deadline)
+      nanosleep(&moment, NULL);
+    else
+      return;
+  process_close(&p->pidfd);
 }
 
 static bool running(struct process *p) {
   if (ended(p, 0))
-    reap(p);
+    reap(p, 0);
   return p->pidfd >= 0;
 }
 
@@ -85,8 +95,8 @@ static void release(struct process *p) {
   if (p->pidfd >= 0) {
     kill(-p->pid, SIGKILL);
     kill(p->pid, SIGKILL);
-    ended(p, core_clock() + KILL_TIMEOUT);
-    reap(p); /* one that the kernel holds is left to another close() */
+    if (ended(p, core_clock() + KILL_TIMEOUT)) /* else the kernel holds it: */
+      reap(p, TRACER_TIMEOUT);                 /* left to another close() */
   }
   for (i = 0; i < 3; i++)
     process_close(&p->theirs[i]);
@@ -196,7 +206,7 @@ static int l_run(lua_State *L) {
   if (error == 0)
     error = attend(p, command.limit);
   if (error == 0) {
-    reap(p); /* what it left behind goes on */
+    reap(p, TRACER_TIMEOUT); /* what it left behind goes on */
     push_status(L, p);
     for (i = 0; i < 2; i++) {
       lua_pushlstring(L, p->outputs[i].bytes, p->outputs[i].length);
@@ -274,7 +284,7 @@ static int l_wait(lua_State *L) {
   struct process *p = check_process(L);
   if (!ended(p, check_deadline(L, 2, PROCESS_LONGEST)))
     return core_fail(L, "timeout", "process %d has not ended", (int)p->pid);
-  reap(p);
+  reap(p, TRACER_TIMEOUT);
   push_status(L, p);
   return 1;
 }

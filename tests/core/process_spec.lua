@@ -345,6 +345,17 @@ describe("process.run", function()
     refuses("uid: out of range", { "true" }, { uid = 4294967295, gid = 0 })
     refuses("uid without gid", { "true" }, { uid = 65534 })
   end)
+
+  it("has the status also of a child that another process traces", function()
+    local code = [[
+      for _ = 1, 40 do
+        local result = assert(core.process.run { "sh", "-c", "exit 3" })
+        assert(result.status == 3, tostring(result.status) .. tostring(result.signal))
+      end]]
+    local result = assert(process.run({ "strace", "--seccomp-bpf", "-f", "-qq", "-e", "trace=execve", "-e", "signal=none", "-o",
+      "/dev/null", program, "-e", code }, { env = { ASAN_OPTIONS = "detect_leaks=0" } }))
+    assert.are.same({ 0, "" }, { result.status, result.stderr })
+  end)
 end)
 
 describe("process.start", function()
