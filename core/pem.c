@@ -125,24 +125,25 @@ const char *core_read_block(const char *body, const char *end,
   return decode(body, (size_t)(stop - body), der, size) ? NULL : "bad base64";
 }
 
+/* Lines of 64 characters, of 48 octets each (RFC 7468, section 2). */
 void core_push_pem(lua_State *L, const char *kind, const unsigned char *der,
                    size_t length) {
-  char line[65];
+  static const char begin[] = "-----BEGIN ", end[] = "-----END ";
   luaL_Buffer buffer;
-  luaL_buffinit(L, &buffer);
-  lua_pushfstring(L, "-----BEGIN %s-----\n", kind);
-  luaL_addvalue(&buffer);
+  size_t lines = length / 48 + 1;
+  char *text = luaL_buffinitsize(L, &buffer,
+                                 sizeof begin + sizeof end +
+                                     2 * (strlen(kind) + 8) + lines * 66);
+  char *at = stpcpy(stpcpy(stpcpy(text, begin), kind), "-----\n");
   while (length > 0) {
     size_t n = length < 48 ? length : 48;
-    EVP_EncodeBlock((unsigned char *)line, der, (int)n);
-    luaL_addstring(&buffer, line);
-    luaL_addchar(&buffer, '\n');
+    at += EVP_EncodeBlock((unsigned char *)at, der, (int)n);
+    *at++ = '\n';
     der += n;
     length -= n;
   }
-  lua_pushfstring(L, "-----END %s-----\n", kind);
-  luaL_addvalue(&buffer);
-  luaL_pushresult(&buffer);
+  at = stpcpy(stpcpy(stpcpy(at, end), kind), "-----\n");
+  luaL_pushresultsize(&buffer, (size_t)(at - text));
 }
 
 const char *core_shape(const unsigned char *der, size_t size) {
