@@ -55,7 +55,7 @@ void core_push_certificates(lua_State *L, STACK_OF(X509) * list) {
 /* Reading */
 
 /* The context lives as long as the program: certificates point at it. */
-static OSSL_LIB_CTX *bare_context(void) {
+OSSL_LIB_CTX *core_bare_context(void) {
   static OSSL_LIB_CTX *context = NULL;
   if (context == NULL && (context = OSSL_LIB_CTX_new()) != NULL)
     OSSL_PROVIDER_load(context, "null");
@@ -63,7 +63,7 @@ static OSSL_LIB_CTX *bare_context(void) {
 }
 
 X509 *core_cert_read(const unsigned char **der, long length) {
-  X509 *certificate = X509_new_ex(bare_context(), NULL);
+  X509 *certificate = X509_new_ex(core_bare_context(), NULL);
   if (d2i_X509(&certificate, der, length) != NULL)
     return certificate;
   X509_free(certificate);

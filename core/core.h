@@ -16,6 +16,7 @@
 #include <openssl/x509v3.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -76,6 +77,56 @@ typedef struct {
 } core_secret;
 /* The bytes of the string or secret at index. */
 const char *core_check_bytes(lua_State *L, int index, size_t *length);
+
+/* der.c: writing DER (X.690) */
+
+/* Identifier octets (8.1.2): universal ones; others are context-specific, with
+ * contents that are elements (8.9) or not. */
+enum {
+  CORE_DER_BOOLEAN = 0x01,
+  CORE_DER_INTEGER = 0x02,
+  CORE_DER_BITS = 0x03,
+  CORE_DER_OCTETS = 0x04,
+  CORE_DER_OBJECT = 0x06,
+  CORE_DER_SEQUENCE = 0x30,
+  CORE_DER_SET = 0x31,
+  CORE_DER_PLAIN = 0x80, /* + tag */
+  CORE_DER_WITHIN = 0xA0
+};
+#define CORE_DER_FIRST 1024 /* octets that take no memory of their own */
+#define CORE_DER_DEPTH 12   /* elements within each other */
+#define CORE_DER_HEADER 16  /* octets: room for any identifier and length */
+
+typedef struct {
+  lua_State *L;
+  int slot; /* of L's stack, with the memory that bytes are in, if any */
+  int depth;
+  size_t open[CORE_DER_DEPTH]; /* where those begin that are not closed yet */
+  unsigned char *bytes;
+  size_t length, room;
+  unsigned char first[CORE_DER_FIRST];
+} core_der;
+
+/* Begins with nothing; pushes the slot, which has to stay. */
+void core_der_begin(core_der *der, lua_State *L);
+/* Where the next octets go, with room for so many: adding them, in pieces too,
+ * does not raise; otherwise all that writes raises for want of memory. */
+unsigned char *core_der_room(core_der *der, size_t size);
+/* Adds octets as they are. */
+void core_der_add(core_der *der, const void *bytes, size_t length);
+/* Begins an element, whose contents are what is added until it is closed;
+ * closes as many, the innermost first. */
+void core_der_open(core_der *der, int identifier);
+void core_der_close(core_der *der, int count);
+/* Takes back as many, with what is in them, if the innermost is empty. */
+bool core_der_undo(core_der *der, int count);
+/* Adds a whole element; a number (8.3), an object identifier (8.19). */
+void core_der_put(core_der *der, int identifier, const void *bytes,
+                  size_t length);
+void core_der_put_number(core_der *der, uint64_t number);
+/* By number or text (a name, or numbers and dots); false: there is none. */
+bool core_der_put_object(core_der *der, int nid);
+bool core_der_put_oid(core_der *der, const char *text, int *nid);
 
 /* pem.c */
 
@@ -144,6 +195,13 @@ bool core_pbe_unsupported(void);
 /* Puts key's public half into public_key; false where only OpenSSL's encoder
  * (X509_REQ_set_pubkey, X509_set_pubkey: a tenfold cost) knows how. */
 bool core_key_put_public(EVP_PKEY *key, X509_PUBKEY *public_key);
+/* Puts key's public half as an element, however it is encoded, and gives its
+ * key identifier (RFC 5280, 4.2.1.2, method (1)), SHA-1 of the bits of the key;
+ * false: OpenSSL says why not. */
+#define CORE_KEY_ID 20
+bool core_put_public(core_der *der, EVP_PKEY *key,
+                     unsigned char id[CORE_KEY_ID]);
+bool core_key_id(const X509_PUBKEY *public_key, unsigned char id[CORE_KEY_ID]);
 /* The public key, to be freed, decoded now where reading did not; or NULL. */
 EVP_PKEY *core_key_decode(X509_PUBKEY *public_key);
 /* SHA-256 of the DER SubjectPublicKeyInfo (RFC 7469, section 2.4), in hex. */
@@ -162,17 +220,17 @@ X509 **core_cert_new(lua_State *L);
 X509 *core_cert_check(lua_State *L, int index);
 /* Pushes an array of boxes, which take the certificates off the list. */
 void core_push_certificates(lua_State *L, STACK_OF(X509) * list);
-/* A library context without decoders: reading a certificate in it leaves its
- * public key alone, which costs a twelfth (26 against 323 microseconds). */
 X509 *core_cert_read(const unsigned char **der, long length);
+/* A library context without decoders: reading a certificate or request in it
+ * leaves its public key alone, which costs a twelfth (26 against 323
+ * microseconds). */
+OSSL_LIB_CTX *core_bare_context(void);
 
 /* names.c: subjects, in and out */
 
-/* Adds what the table at index (none or nil: nothing) has to a name that
- * something else owns; false: nil, message, code pushed. */
-bool core_add_subject(lua_State *L, int index, X509_NAME *name);
-/* The same for a new name in a box that it pushes; NULL: refused. */
-X509_NAME *core_push_subject(lua_State *L, int index);
+/* Puts a Name (RFC 5280, 4.1.2.4) of what the table at index has (none or nil:
+ * nothing); false: nil, message, code pushed. */
+bool core_put_subject(core_der *der, int index);
 /* Pushes the RFC 4514 text, the array of parts, the last CN (or nil). */
 void core_push_name_text(lua_State *L, const X509_NAME *name);
 void core_push_name_parts(lua_State *L, const X509_NAME *name);
@@ -189,12 +247,14 @@ void core_push_excerpt(lua_State *L, const char *bytes, size_t length);
 
 /* extensions.c: extensions, in and out */
 
-/* Pushes a box with the extensions that the options table at index asks for
+/* Puts each Extension (RFC 5280, 4.1) that the options table at index asks for
  * (domains, emails, uris, key_usage, extended_key_usage, ca, path_length,
- * must_staple; subject_key_id of subject unless that is false); NULL: nil,
+ * must_staple; subject_key_id, which is id, unless that is false); false: nil,
  * message, code pushed. */
-STACK_OF(X509_EXTENSION) *
-    core_push_extensions(lua_State *L, int index, X509_PUBKEY *subject);
+bool core_put_extensions(core_der *der, int index,
+                         const unsigned char id[CORE_KEY_ID]);
+/* Opens an Extension: two elements, the inner one for its value. */
+void core_open_extension(core_der *der, int nid, bool critical);
 /* Sets domains, names, key_usage, extended_key_usage, ca, path_length,
  * must_staple, subject_key_id in the table on top of the stack. */
 void core_set_extensions(lua_State *L, const STACK_OF(X509_EXTENSION) * list);

@@ -10,7 +10,6 @@
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <openssl/err.h>
-#include <openssl/sha.h>
 #include <string.h>
 
 #define DNS_NAME_LIMIT 253 /* octets (RFC 1035, section 2.3.4) */
@@ -24,13 +23,23 @@ static const char *const usages[] = {
     "dataEncipherment", "keyAgreement",   "keyCertSign",
     "cRLSign",          "encipherOnly",   "decipherOnly"};
 
+void core_open_extension(core_der *der, int nid, bool critical) {
+  core_der_open(der, CORE_DER_SEQUENCE);
+  core_der_put_object(der, nid);
+  if (critical)
+    core_der_put(der, CORE_DER_BOOLEAN, "\xFF", 1);
+  core_der_open(der, CORE_DER_OCTETS);
+}
+
 /* --- lists in: each adds the string on top of the stack, from this field, to
  * the value of an extension; false with a failure pushed */
 
 typedef bool adder(lua_State *L, void *value, const char *field);
 
+/* To bits, of which the first is the highest of 16. */
 static bool add_usage(lua_State *L, void *value, const char *field) {
   const char *text = lua_tostring(L, -1);
+  unsigned *bits = value;
   size_t bit = 0;
   (void)field;
   if (strcmp(text, "contentCommitment") == 0)
@@ -41,17 +50,16 @@ static bool add_usage(lua_State *L, void *value, const char *field) {
     core_fail(L, "unsupported", "unknown key usage '%s'", text);
     return false;
   }
-  return ASN1_BIT_STRING_set_bit(value, (int)bit, 1) ||
-         luaL_error(L, "not enough memory");
+  *bits |= 0x8000U >> bit;
+  return true;
 }
 
 static bool add_purpose(lua_State *L, void *value, const char *field) {
   const char *text = lua_tostring(L, -1);
-  ASN1_OBJECT *object = OBJ_txt2obj(text, 0);
+  int nid;
   (void)field;
-  if (object != NULL && sk_ASN1_OBJECT_push(value, object))
+  if (core_der_put_oid(value, text, &nid))
     return true;
-  ASN1_OBJECT_free(object);
   core_fail(L, "unsupported", "unknown extended key usage '%s'", text);
   return false;
 }
@@ -101,21 +109,23 @@ static const char *text_fault(const char *s, size_t length, char separator,
 
 /* RFC 5280, section 4.2.1.6; IP literals among the domains are iPAddress. */
 static bool add_name(lua_State *L, void *value, const char *field) {
+  enum { EMAIL = 1, DNS = 2, URI = 6, ADDRESS = 7 } tag = DNS;
   unsigned char octets[16];
   const char *fault = NULL, *code = "parse", *what = "a DNS name";
   size_t length;
   const char *text = lua_tolstring(L, -1, &length);
-  GENERAL_NAME *name;
-  int type = GEN_DNS;
+  const void *bytes = text;
   if (strcmp(field, "domains") != 0) {
     bool email = strcmp(field, "emails") == 0;
-    type = email ? GEN_EMAIL : GEN_URI;
+    tag = email ? EMAIL : URI;
     what = email ? "an e-mail address" : "a URI";
     fault = text_fault(text, length, email ? '@' : ':', &code);
   } else if (strlen(text) == length &&
              (inet_pton(AF_INET, text, octets) == 1 ||
               inet_pton(AF_INET6, text, octets) == 1)) {
-    type = GEN_IPADD;
+    tag = ADDRESS;
+    bytes = octets;
+    length = memchr(text, ':', length) == NULL ? 4 : 16;
   } else {
     fault = domain_fault(text, length, &code);
   }
@@ -125,17 +135,14 @@ static bool add_name(lua_State *L, void *value, const char *field) {
               fault);
     return false;
   }
-  name = a2i_GENERAL_NAME(NULL, NULL, NULL, type, text, 0);
-  if (name != NULL && sk_GENERAL_NAME_push(value, name))
-    return true;
-  GENERAL_NAME_free(name);
-  return luaL_error(L, "cannot encode a name: %s", core_reason());
+  core_der_put(value, CORE_DER_PLAIN | tag, bytes, length);
+  return true;
 }
 
-/* Adds the strings of a field of the table at index, and sets added where
- * there are some; raises on what is no string. */
+/* Adds the strings of a field of the table at index; raises on what is no
+ * string. */
 static bool add_strings(lua_State *L, int index, const char *field, adder *add,
-                        void *value, bool *added) {
+                        void *value) {
   int type = lua_getfield(L, index, field);
   lua_Integer count = type == LUA_TTABLE ? luaL_len(L, -1) : 0, i;
   if (type != LUA_TTABLE && type != LUA_TNIL)
@@ -145,102 +152,96 @@ static bool add_strings(lua_State *L, int index, const char *field, adder *add,
       luaL_error(L, "field '%s' must be an array of strings", field);
     if (!add(L, value, field))
       return false;
-    *added = true;
     lua_pop(L, 1);
   }
   lua_pop(L, 1);
   return true;
 }
 
-static const struct {
-  int nid;
-  bool critical;
-  adder *add;
-  const char *fields[4];
-} lists[] = {
-    {NID_key_usage, true, add_usage, {"key_usage"}},
-    {NID_ext_key_usage, false, add_purpose, {"extended_key_usage"}},
-    {NID_subject_alt_name, false, add_name, {"domains", "emails", "uris"}}};
-
-static const ASN1_ITEM *item_of(int nid) {
-  return ASN1_ITEM_ptr(X509V3_EXT_get_nid(nid)->it);
-}
-
-static bool add_lists(lua_State *L, int index,
-                      STACK_OF(X509_EXTENSION) * extensions) {
-  size_t i, f;
-  for (i = 0; i < COUNT(lists); i++) {
-    void *value = core_push_item(L, item_of(lists[i].nid));
-    bool added = false;
-    for (f = 0; lists[i].fields[f] != NULL; f++)
-      if (!add_strings(L, index, lists[i].fields[f], lists[i].add, value,
-                       &added))
-        return false;
-    if (added && X509V3_add1_i2d(&extensions, lists[i].nid, value,
-                                 lists[i].critical, X509V3_ADD_APPEND) != 1)
-      luaL_error(L, "cannot encode an extension: %s", core_reason());
-    core_drop(L);
-  }
+/* A list of bits that have names, without zeros at its end (X.690, section
+ * 11.2.2). */
+static bool put_usages(core_der *der, int index) {
+  unsigned bits = 0;
+  unsigned char octets[3]; /* the first says how many bits are unused */
+  size_t length;
+  if (!add_strings(der->L, index, "key_usage", add_usage, &bits))
+    return false;
+  if (bits == 0)
+    return true;
+  octets[1] = (unsigned char)(bits >> 8);
+  octets[2] = (unsigned char)bits;
+  length = octets[2] != 0 ? 3 : 2;
+  for (octets[0] = 0; (octets[length - 1] >> octets[0] & 1) == 0;)
+    octets[0]++;
+  core_open_extension(der, NID_key_usage, true);
+  core_der_put(der, CORE_DER_BITS, octets, length);
+  core_der_close(der, 2);
   return true;
 }
 
-/* --- other extensions in, all by OpenSSL's text for them */
-
-static void add_text(lua_State *L, STACK_OF(X509_EXTENSION) * extensions,
-                     int nid, const char *text) {
-  X509_EXTENSION *extension = X509V3_EXT_nconf_nid(NULL, NULL, nid, text);
-  if (extension != NULL && sk_X509_EXTENSION_push(extensions, extension))
-    return;
-  X509_EXTENSION_free(extension);
-  luaL_error(L, "cannot encode an extension: %s", core_reason());
+/* A sequence of what the fields have; nothing where that is nothing. */
+static bool put_list(core_der *der, int index, int nid,
+                     const char *const fields[], adder *add) {
+  core_open_extension(der, nid, false);
+  core_der_open(der, CORE_DER_SEQUENCE);
+  for (; *fields != NULL; fields++)
+    if (!add_strings(der->L, index, *fields, add, der))
+      return false;
+  if (!core_der_undo(der, 3))
+    core_der_close(der, 3);
+  return true;
 }
 
-static void add_constraints(lua_State *L, int index,
-                            STACK_OF(X509_EXTENSION) * extensions) {
+/* --- other extensions in */
+
+/* RFC 5280, section 4.2.1.9; what is false by default is left out (X.690,
+ * section 11.5). */
+static void put_constraints(core_der *der, int index) {
+  lua_State *L = der->L;
   bool given = lua_getfield(L, index, "ca") != LUA_TNIL;
   bool ca = lua_toboolean(L, -1);
   bool bounded = lua_getfield(L, index, "path_length") != LUA_TNIL;
   if (bounded && (!ca || !lua_isinteger(L, -1) || lua_tointeger(L, -1) < 0))
     luaL_error(L, "field 'path_length' must be an integer from 0, and "
                   "needs ca = true");
-  if (bounded)
-    lua_pushfstring(L, "critical,CA:TRUE,pathlen:%I", lua_tointeger(L, -1));
-  else
-    lua_pushstring(L, ca ? "critical,CA:TRUE" : "critical,CA:FALSE");
-  if (given)
-    add_text(L, extensions, NID_basic_constraints, lua_tostring(L, -1));
-  lua_pop(L, 3);
+  if (given) {
+    core_open_extension(der, NID_basic_constraints, true);
+    core_der_open(der, CORE_DER_SEQUENCE);
+    if (ca)
+      core_der_put(der, CORE_DER_BOOLEAN, "\xFF", 1);
+    if (bounded)
+      core_der_put_number(der, (uint64_t)lua_tointeger(L, -1));
+    core_der_close(der, 3);
+  }
+  lua_pop(L, 2);
 }
 
-/* RFC 5280, section 4.2.1.2, method (1). */
-static void add_subject_key_id(lua_State *L, const X509_PUBKEY *subject,
-                               STACK_OF(X509_EXTENSION) * extensions) {
-  unsigned char digest[SHA_DIGEST_LENGTH];
-  const unsigned char *bytes;
-  int length;
-  X509_PUBKEY_get0_param(NULL, &bytes, &length, NULL, subject);
-  SHA1(bytes, (size_t)length, digest);
-  core_pushhex(L, digest, sizeof digest);
-  add_text(L, extensions, NID_subject_key_identifier, lua_tostring(L, -1));
-  lua_pop(L, 1);
-}
-
-STACK_OF(X509_EXTENSION) *
-    core_push_extensions(lua_State *L, int index, X509_PUBKEY *subject) {
-  STACK_OF(X509_EXTENSION) * extensions;
+bool core_put_extensions(core_der *der, int index,
+                         const unsigned char id[CORE_KEY_ID]) {
+  static const char *const purposes[] = {"extended_key_usage", NULL};
+  static const char *const names[] = {"domains", "emails", "uris", NULL};
+  lua_State *L = der->L;
   luaL_checkstack(L, 20, "extensions");
   index = lua_absindex(L, index);
-  extensions = core_push_item(L, ASN1_ITEM_rptr(X509_EXTENSIONS));
   core_clear_errors();
   if (lua_getfield(L, index, "subject_key_id") == LUA_TNIL ||
-      lua_toboolean(L, -1))
-    add_subject_key_id(L, subject, extensions);
-  add_constraints(L, index, extensions);
+      lua_toboolean(L, -1)) {
+    core_open_extension(der, NID_subject_key_identifier, false);
+    core_der_put(der, CORE_DER_OCTETS, id, CORE_KEY_ID);
+    core_der_close(der, 2);
+  }
+  put_constraints(der, index);
   lua_getfield(L, index, "must_staple");
-  if (lua_toboolean(L, -1))
-    add_text(L, extensions, NID_tlsfeature, "status_request");
+  if (lua_toboolean(L, -1)) {
+    core_open_extension(der, NID_tlsfeature, false);
+    core_der_open(der, CORE_DER_SEQUENCE);
+    core_der_put_number(der, MUST_STAPLE);
+    core_der_close(der, 3);
+  }
   lua_pop(L, 2);
-  return add_lists(L, index, extensions) ? extensions : NULL;
+  return put_usages(der, index) &&
+         put_list(der, index, NID_ext_key_usage, purposes, add_purpose) &&
+         put_list(der, index, NID_subject_alt_name, names, add_name);
 }
 
 /* --- extensions out: each sets what one says in the table at index fields;
@@ -389,7 +390,7 @@ void core_set_extensions(lua_State *L, const STACK_OF(X509_EXTENSION) * list) {
   luaL_checkstack(L, 20, "extensions");
   for (i = 0; i < COUNT(kinds); i++) {
     core_holder *box = core_push_holder(L, NULL);
-    box->item = item_of(kinds[i].nid);
+    box->item = ASN1_ITEM_ptr(X509V3_EXT_get_nid(kinds[i].nid)->it);
     box->value = X509V3_get_d2i(list, kinds[i].nid, NULL, NULL);
     kinds[i].set(L, fields, box->value);
     core_drop(L);

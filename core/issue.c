@@ -15,16 +15,9 @@
 #define SERIAL_OCTETS 16         /* of a random serial number */
 #define LAST_SECOND 253402300799 /* of the year 9999, the last there is */
 
-/* Identifier octets of DER: universal ones, [0], [6], and [0] with elements in
- * it. */
-enum {
-  OCTETS = 0x04,
-  OBJECT = 0x06,
-  SEQUENCE = 0x30,
-  KEY_ID = 0x80,
-  URI = 0x86,
-  WITHIN = 0xA0
-};
+/* Of a general name, and of a key identifier in another's certificate: [6] and
+ * [0] (RFC 5280, sections 4.2.1.6 and 4.2.1.1). */
+enum { URI = CORE_DER_PLAIN | 6, KEY_ID = CORE_DER_PLAIN };
 
 /* What is asked; everything in it is the caller's. */
 struct order {
@@ -74,82 +67,39 @@ static void read_order(lua_State *L, struct order *order) {
                 "either request or public, not both");
 }
 
-/* Extensions, whose DER is made of strings on the stack */
-
-/* Replaces the strings on top, as many as count, by one element of them. */
-static void wrap(lua_State *L, int count, int identifier) {
-  unsigned char header[8], *end = header;
-  lua_concat(L, count);
-  ASN1_put_object(&end, (identifier & V_ASN1_CONSTRUCTED) != 0,
-                  (int)lua_rawlen(L, -1), identifier & V_ASN1_PRIMITIVE_TAG,
-                  identifier & V_ASN1_PRIVATE);
-  lua_pushlstring(L, (const char *)header, (size_t)(end - header));
-  lua_insert(L, -2);
-  lua_concat(L, 2);
-}
-
-static void push_object(lua_State *L, int nid) {
-  const ASN1_OBJECT *object = OBJ_nid2obj(nid);
-  lua_pushlstring(L, (const char *)OBJ_get0_data(object), OBJ_length(object));
-  wrap(L, 1, OBJECT);
-}
-
-/* Adds the extension whose value is on top. */
-static void add_extension(lua_State *L, X509 *certificate, int nid) {
-  X509_EXTENSION *extension;
-  const unsigned char *der;
-  bool good;
-  wrap(L, 1, OCTETS);
-  push_object(L, nid);
-  lua_insert(L, -2);
-  wrap(L, 2, SEQUENCE);
-  der = (const unsigned char *)lua_tostring(L, -1);
-  extension = d2i_X509_EXTENSION(NULL, &der, (long)lua_rawlen(L, -1));
-  good = extension != NULL && X509_add_ext(certificate, extension, -1);
-  X509_EXTENSION_free(extension);
-  if (!good)
-    luaL_error(L, "cannot add an extension: %s", core_reason());
-}
+/* Extensions */
 
 /* The identifier of the issuer's key, by which chains are built (4.2.1.1);
  * the digest of the key where the issuer states none. */
-static void add_authority_key_id(lua_State *L, X509 *certificate,
-                                 X509 *issuer) {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned length;
+static void put_authority_key_id(core_der *der, X509 *issuer) {
+  unsigned char digest[CORE_KEY_ID];
   struct cert_span id;
   if (cert_open(issuer, NID_subject_key_identifier, &id) !=
       V_ASN1_OCTET_STRING) {
-    if (!X509_pubkey_digest(issuer, EVP_sha1(), digest, &length))
-      luaL_error(L, "cannot digest a public key: %s", core_reason());
-    id = (struct cert_span){digest, digest + length};
+    if (!core_key_id(X509_get_X509_PUBKEY(issuer), digest))
+      luaL_error(der->L, "cannot digest a public key: %s", core_reason());
+    id = (struct cert_span){digest, digest + sizeof digest};
   }
-  lua_pushlstring(L, (const char *)id.at, (size_t)(id.end - id.at));
-  wrap(L, 1, KEY_ID);
-  wrap(L, 1, SEQUENCE);
-  add_extension(L, certificate, NID_authority_key_identifier);
+  core_open_extension(der, NID_authority_key_identifier, false);
+  core_der_open(der, CORE_DER_SEQUENCE);
+  core_der_put(der, KEY_ID, id.at, (size_t)(id.end - id.at));
+  core_der_close(der, 3);
 }
 
-/* Pushes the URLs in a field as general names (4.2.1.6), with a method each as
- * an access description (4.2.2.1); how many, or -1 and a failure. */
-static int push_urls(lua_State *L, const char *field, int method) {
+/* Puts the URLs in a field as general names (4.2.1.6), with a method each as
+ * an access description (4.2.2.1); false: a failure pushed. */
+static bool put_urls(core_der *der, const char *field, int method) {
   static const char misuse[] = "field '%s': an array of URLs expected";
-  int count, i, list = lua_gettop(L) + 1;
-  if (lua_getfield(L, 1, field) == LUA_TNIL) {
-    lua_pop(L, 1);
-    return 0;
-  }
-  if (!lua_istable(L, list))
-    return luaL_error(L, misuse, field);
-  count = (int)lua_rawlen(L, list);
-  luaL_checkstack(L, count + 10, NULL);
+  lua_State *L = der->L;
+  int count, i;
+  if (lua_getfield(L, 1, field) != LUA_TNIL && !lua_istable(L, -1))
+    luaL_error(L, misuse, field);
+  count = lua_isnil(L, -1) ? 0 : (int)lua_rawlen(L, -1);
   for (i = 1; i <= count; i++) {
     const char *text;
     size_t length, n = 0;
-    if (method != NID_undef)
-      push_object(L, method);
-    if (lua_rawgeti(L, list, i) != LUA_TSTRING)
-      return luaL_error(L, misuse, field);
+    if (lua_rawgeti(L, -1, i) != LUA_TSTRING)
+      luaL_error(L, misuse, field);
     text = lua_tolstring(L, -1, &length);
     while (n < length && text[n] > ' ' && text[n] < 0x7F)
       n++;
@@ -157,54 +107,70 @@ static int push_urls(lua_State *L, const char *field, int method) {
       core_push_excerpt(L, text, length);
       core_fail(L, "parse", "cannot issue a certificate: '%s' is no URL",
                 lua_tostring(L, -1));
-      return -1;
+      return false;
     }
-    wrap(L, 1, URI);
+    if (method != NID_undef) {
+      core_der_open(der, CORE_DER_SEQUENCE);
+      core_der_put_object(der, method);
+    }
+    core_der_put(der, URI, text, length);
     if (method != NID_undef)
-      wrap(L, 2, SEQUENCE);
+      core_der_close(der, 1);
+    lua_pop(L, 1);
   }
-  lua_remove(L, list);
-  return count;
+  lua_pop(L, 1);
+  return true;
 }
 
 /* Where its revocation list (one of which the URLs are places: the fullName of
  * one point, 4.2.1.13), its status and its issuer are found. */
-static int add_places(lua_State *L, X509 *certificate) {
-  int count = push_urls(L, "crls", NID_undef), more;
-  if (count < 0)
-    return 3;
-  if (count > 0) {
-    wrap(L, count, WITHIN);
-    wrap(L, 1, WITHIN);
-    wrap(L, 1, SEQUENCE);
-    wrap(L, 1, SEQUENCE);
-    add_extension(L, certificate, NID_crl_distribution_points);
-  }
-  count = push_urls(L, "ocsp", NID_ad_OCSP);
-  more = count < 0 ? -1 : push_urls(L, "issuers", NID_ad_ca_issuers);
-  if (more < 0)
-    return 3;
-  if (count + more > 0) {
-    wrap(L, count + more, SEQUENCE);
-    add_extension(L, certificate, NID_info_access);
-  }
-  return 0;
-}
-
-static bool copy_extensions(X509 *certificate,
-                            const STACK_OF(X509_EXTENSION) * list) {
-  int i;
-  for (i = 0; i < sk_X509_EXTENSION_num(list); i++)
-    if (!X509_add_ext(certificate, sk_X509_EXTENSION_value(list, i), -1))
-      return false;
+static bool put_places(core_der *der) {
+  core_open_extension(der, NID_crl_distribution_points, false);
+  core_der_open(der, CORE_DER_SEQUENCE);
+  core_der_open(der, CORE_DER_SEQUENCE);
+  core_der_open(der, CORE_DER_WITHIN);
+  core_der_open(der, CORE_DER_WITHIN);
+  if (!put_urls(der, "crls", NID_undef))
+    return false;
+  if (!core_der_undo(der, 6))
+    core_der_close(der, 6);
+  core_open_extension(der, NID_info_access, false);
+  core_der_open(der, CORE_DER_SEQUENCE);
+  if (!put_urls(der, "ocsp", NID_ad_OCSP) ||
+      !put_urls(der, "issuers", NID_ad_ca_issuers))
+    return false;
+  if (!core_der_undo(der, 3))
+    core_der_close(der, 3);
   return true;
 }
 
-static bool copy_names(X509 *certificate, X509_REQ *request) {
-  STACK_OF(X509_EXTENSION) *list = X509_REQ_get_extensions(request);
-  int index = X509v3_get_ext_by_NID(list, NID_subject_alt_name, -1);
-  bool good =
-      index < 0 || X509_add_ext(certificate, X509v3_get_ext(list, index), -1);
+/* The names that the request asks for. */
+static void put_names(core_der *der, X509_REQ *request) {
+  core_holder *box = core_push_holder(der->L, NULL);
+  X509_EXTENSION *names;
+  unsigned char *at;
+  int length;
+  box->item = ASN1_ITEM_rptr(X509_EXTENSIONS);
+  box->value = X509_REQ_get_extensions(request);
+  names = X509v3_get_ext(
+      box->value, X509v3_get_ext_by_NID(box->value, NID_subject_alt_name, -1));
+  length = names != NULL ? i2d_X509_EXTENSION(names, NULL) : 0;
+  if (length > 0) {
+    at = core_der_room(der, (size_t)length);
+    der->length += (size_t)i2d_X509_EXTENSION(names, &at);
+  }
+  core_drop(der->L);
+}
+
+/* Gives the certificate the Extensions in the writer. */
+static bool add_extensions(X509 *certificate, const core_der *der) {
+  const unsigned char *at = der->bytes;
+  STACK_OF(X509_EXTENSION) *list =
+      d2i_X509_EXTENSIONS(NULL, &at, (long)der->length);
+  bool good = list != NULL;
+  int i;
+  for (i = 0; good && i < sk_X509_EXTENSION_num(list); i++)
+    good = X509_add_ext(certificate, sk_X509_EXTENSION_value(list, i), -1);
   sk_X509_EXTENSION_pop_free(list, X509_EXTENSION_free);
   return good;
 }
@@ -304,14 +270,26 @@ static int set_key(lua_State *L, const struct order *order, X509 *certificate) {
   return 0;
 }
 
+static bool put_subject(X509 *certificate, const core_der *der) {
+  const unsigned char *at = der->bytes;
+  X509_NAME *name = d2i_X509_NAME(NULL, &at, (long)der->length);
+  bool good = name != NULL && X509_set_subject_name(certificate, name);
+  X509_NAME_free(name);
+  return good;
+}
+
 static int set_names(lua_State *L, const struct order *order,
                      X509 *certificate) {
   const X509_NAME *issuer;
-  bool good = true;
+  core_der der;
+  bool good;
+  core_der_begin(&der, L);
   if (lua_getfield(L, 1, "subject") == LUA_TNIL && order->request != NULL)
     good = X509_set_subject_name(certificate,
                                  X509_REQ_get_subject_name(order->request));
-  else if (!core_add_subject(L, -1, X509_get_subject_name(certificate)))
+  else if (core_put_subject(&der, -1))
+    good = put_subject(certificate, &der);
+  else
     return 3;
   issuer = X509_get_subject_name(order->issuer != NULL ? order->issuer
                                                        : certificate);
@@ -324,26 +302,31 @@ static int set_names(lua_State *L, const struct order *order,
 
 static int set_extensions(lua_State *L, const struct order *order,
                           X509 *certificate) {
-  const STACK_OF(X509_EXTENSION) *list =
-      core_push_extensions(L, 1, X509_get_X509_PUBKEY(certificate));
-  bool good;
+  unsigned char id[CORE_KEY_ID];
+  core_der der;
   int index;
-  if (list == NULL)
+  if (!core_key_id(X509_get_X509_PUBKEY(certificate), id))
+    return luaL_error(L, "cannot digest a public key: %s", core_reason());
+  core_der_begin(&der, L);
+  core_der_open(&der, CORE_DER_SEQUENCE);
+  if (!core_put_extensions(&der, 1, id))
     return 3;
-  good = copy_extensions(certificate, list);
   if (order->request != NULL && lua_getfield(L, 1, "domains") == LUA_TNIL &&
       lua_getfield(L, 1, "emails") == LUA_TNIL &&
       lua_getfield(L, 1, "uris") == LUA_TNIL)
-    good = good && copy_names(certificate, order->request);
-  if (!good)
+    put_names(&der, order->request);
+  if (order->issuer != NULL)
+    put_authority_key_id(&der, order->issuer);
+  if (!put_places(&der))
+    return 3;
+  core_der_close(&der, 1);
+  if (!add_extensions(certificate, &der))
     return luaL_error(L, "cannot add an extension: %s", core_reason());
   index = X509_get_ext_by_NID(certificate, NID_subject_alt_name, -1);
   if (index >= 0 && /* names that stand in for an empty subject (4.2.1.6) */
       X509_NAME_entry_count(X509_get_subject_name(certificate)) == 0)
     X509_EXTENSION_set_critical(X509_get_ext(certificate, index), 1);
-  if (order->issuer != NULL)
-    add_authority_key_id(L, certificate, order->issuer);
-  return add_places(L, certificate);
+  return 0;
 }
 
 /*

@@ -131,7 +131,8 @@ static int l_bits(lua_State *L) {
 bool core_key_digest(EVP_PKEY *key, const char *name, const EVP_MD **digest) {
   char required[32] = "";
   *digest = NULL;
-  if (EVP_PKEY_get_default_digest_name(key, required, sizeof required) == 2 &&
+  if (EVP_PKEY_get_id(key) != EVP_PKEY_EC && /* which takes any */
+      EVP_PKEY_get_default_digest_name(key, required, sizeof required) == 2 &&
       strcmp(required, "UNDEF") == 0)
     return true;
   *digest =

@@ -11,7 +11,8 @@
 
 #define ATTRIBUTES_LIMIT 64 /* of a subject that is made here */
 #define VALUE_LIMIT (1024 * 1024)
-#define EXCERPT 64 /* bytes of a value that a message quotes */
+#define NAME_LIMIT (1024 * 1024) /* that OpenSSL reads */
+#define EXCERPT 64               /* bytes of a value that a message quotes */
 
 /* Strings that hold ASCII or UTF-8; strings of wider characters, and of Latin-1
  * in practice (T61String). */
@@ -61,14 +62,30 @@ static const char *explain(lua_State *L, const char *type, const char **code) {
                          (int)(too_long ? bounds->maxsize : bounds->minsize));
 }
 
+/* Adds a value in the type of string that X.520 has for an attribute; false:
+ * OpenSSL does not take it. */
+static bool put_value(core_der *der, int nid, const char *value,
+                      size_t length) {
+  ASN1_STRING *string;
+  core_der_room(der, CORE_DER_HEADER + 4 * length); /* nothing below raises */
+  string = ASN1_STRING_set_by_NID(NULL, (const unsigned char *)value,
+                                  (int)length, MBSTRING_UTF8, nid);
+  if (string == NULL)
+    return false;
+  core_der_put(der, ASN1_STRING_type(string), ASN1_STRING_get0_data(string),
+               (size_t)ASN1_STRING_length(string));
+  ASN1_STRING_free(string);
+  return true;
+}
+
 /* Adds an attribute; NULL, or why it cannot be used, with the code. */
-static const char *add_entry(lua_State *L, X509_NAME *name, const char *type,
-                             const char *value, size_t length,
-                             const char **code) {
+static const char *put_entry(core_der *der, const char *type, const char *value,
+                             size_t length, const char **code) {
   size_t i, n;
+  int nid;
   for (i = 0; i < length; i++)
     if ((n = control(value + i, length - i)) > 0)
-      return lua_pushfstring(L, "control character %d in it",
+      return lua_pushfstring(der->L, "control character %d in it",
                              (unsigned char)value[i + n - 1]);
   if (length == 0)
     return "empty";
@@ -77,23 +94,29 @@ static const char *add_entry(lua_State *L, X509_NAME *name, const char *type,
     return "longer than 1 MiB";
   }
   ERR_clear_error();
-  if (X509_NAME_add_entry_by_txt(name, type, MBSTRING_UTF8,
-                                 (const unsigned char *)value, (int)length, -1,
-                                 0))
-    return NULL;
-  return explain(L, type, code);
+  core_der_open(der, CORE_DER_SET);
+  core_der_open(der, CORE_DER_SEQUENCE);
+  if (!core_der_put_oid(der, type, &nid)) {
+    ERR_raise(ERR_LIB_X509, X509_R_INVALID_FIELD_NAME); /* if nothing else */
+    return explain(der->L, type, code);
+  }
+  if (!put_value(der, nid, value, length))
+    return explain(der->L, type, code);
+  core_der_close(der, 2);
+  return NULL;
 }
 
 /* Adds the attribute whose type and value are on top of the stack, and pops
  * them; false with a failure pushed. */
-static bool add_attribute(lua_State *L, X509_NAME *name) {
+static bool put_attribute(core_der *der) {
+  lua_State *L = der->L;
   const char *type, *value, *fault, *code = "parse";
   size_t length;
   if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
     luaL_error(L, "a subject's types and values must be strings");
   type = lua_tostring(L, -2);
   value = lua_tolstring(L, -1, &length);
-  fault = add_entry(L, name, type, value, length, &code);
+  fault = put_entry(der, type, value, length, &code);
   if (fault == NULL) {
     lua_pop(L, 2);
     return true;
@@ -132,7 +155,8 @@ static bool too_many(lua_State *L) {
 }
 
 /* { CN = "...", O = "..." } */
-static bool add_map(lua_State *L, int index, X509_NAME *name) {
+static bool put_map(core_der *der, int index) {
+  lua_State *L = der->L;
   const char *types[ATTRIBUTES_LIMIT];
   int count = 0, i;
   for (lua_pushnil(L); lua_next(L, index) != 0; lua_pop(L, 1)) {
@@ -147,14 +171,15 @@ static bool add_map(lua_State *L, int index, X509_NAME *name) {
   for (i = 0; i < count; i++) {
     lua_pushstring(L, types[i]);
     lua_getfield(L, index, types[i]);
-    if (!add_attribute(L, name))
+    if (!put_attribute(der))
       return false;
   }
   return true;
 }
 
 /* { { "C", "US" }, { type = "O", value = "Contoso" } } */
-static bool add_array(lua_State *L, int index, X509_NAME *name) {
+static bool put_array(core_der *der, int index) {
+  lua_State *L = der->L;
   lua_Integer count = luaL_len(L, index), i;
   if (count > ATTRIBUTES_LIMIT)
     return too_many(L);
@@ -168,30 +193,32 @@ static bool add_array(lua_State *L, int index, X509_NAME *name) {
     } else {
       lua_geti(L, -2, 2);
     }
-    if (!add_attribute(L, name))
+    if (!put_attribute(der))
       return false;
     lua_pop(L, 1);
   }
   return true;
 }
 
-bool core_add_subject(lua_State *L, int index, X509_NAME *name) {
+bool core_put_subject(core_der *der, int index) {
+  lua_State *L = der->L;
+  size_t from = der->length;
   index = lua_absindex(L, index);
-  if (lua_isnoneornil(L, index))
+  core_der_open(der, CORE_DER_SEQUENCE);
+  if (!lua_isnoneornil(L, index)) {
+    if (!lua_istable(L, index))
+      luaL_error(L, "a subject must be a table, not a %s",
+                 luaL_typename(L, index));
+    luaL_checkstack(L, 20, "subject");
+    if (!(lua_rawlen(L, index) > 0 ? put_array(der, index)
+                                   : put_map(der, index)))
+      return false;
+  }
+  core_der_close(der, 1);
+  if (der->length - from <= NAME_LIMIT)
     return true;
-  if (!lua_istable(L, index))
-    luaL_error(L, "a subject must be a table, not a %s",
-               luaL_typename(L, index));
-  luaL_checkstack(L, 20, "subject");
-  return lua_rawlen(L, index) > 0 ? add_array(L, index, name)
-                                  : add_map(L, index, name);
-}
-
-X509_NAME *core_push_subject(lua_State *L, int index) {
-  X509_NAME *name;
-  index = lua_absindex(L, index);
-  name = core_push_item(L, ASN1_ITEM_rptr(X509_NAME));
-  return core_add_subject(L, index, name) ? name : NULL;
+  core_fail(L, "limit", "a subject of more than 1 MiB");
+  return false;
 }
 
 /* --- a subject out */

@@ -1,7 +1,8 @@
 /*
  * request.c: core.request, PKCS #10 signing requests (RFC 2986): made, signed
- * and read.  A box owns one X509_REQ.  Whether what a request asks for is right
- * is nobody's business here.
+ * and read.  A box owns one X509_REQ; of a request that was made here it has
+ * the DER, and reads that when it is asked for more.  Whether what a request
+ * asks for is right is nobody's business here.
  */
 #include "core.h"
 
@@ -19,9 +20,35 @@ static X509_REQ **new_box(lua_State *L) {
   return box;
 }
 
+/* One request that fills all of der. */
+static X509_REQ *from_der(const unsigned char *der, size_t length) {
+  const unsigned char *p = der;
+  ASN1_VALUE *request =
+      ASN1_item_d2i_ex(NULL, &p, (long)length, ASN1_ITEM_rptr(X509_REQ),
+                       core_bare_context(), NULL);
+  if (request != NULL && p == der + length)
+    return (X509_REQ *)request;
+  X509_REQ_free((X509_REQ *)request);
+  return NULL;
+}
+
+/* Pushes the DER of the request at index if it was made here, else nil. */
+static bool push_made(lua_State *L, int index) {
+  return lua_getiuservalue(L, index, 1) == LUA_TSTRING;
+}
+
 X509_REQ *core_request_check(lua_State *L, int index) {
   X509_REQ **box = luaL_checkudata(L, index, CORE_REQUEST);
-  luaL_argcheck(L, *box != NULL, index, "the request is closed");
+  size_t length;
+  const char *der;
+  if (*box != NULL)
+    return *box;
+  luaL_argcheck(L, push_made(L, index), index, "the request is closed");
+  der = lua_tolstring(L, -1, &length);
+  *box = from_der((const unsigned char *)der, length);
+  if (*box == NULL)
+    luaL_error(L, "cannot read a request that was made: %s", core_reason());
+  lua_pop(L, 1);
   return *box;
 }
 
@@ -34,97 +61,57 @@ static const char *opt_digest(lua_State *L) {
   return type == LUA_TNIL ? "sha256" : lua_tostring(L, -1);
 }
 
-/* Beside what is signed: two headers, the algorithm and the signature's own. */
-#define ALGORITHM_LIMIT 160
-#define FRAME 32
+#define ALGORITHM_LIMIT 160 /* octets of an AlgorithmIdentifier */
 
-/* A request while it is signed: what stands in its DER, one after the other. */
-struct signing {
-  unsigned char algorithm[ALGORITHM_LIMIT];
-  size_t algorithm_length, signature_length;
-  unsigned char *signed_part, *signature; /* the latter has room for any */
-  int signed_length;
-};
+static size_t signature_room(EVP_PKEY *key) {
+  return ALGORITHM_LIMIT + CORE_DER_HEADER + (size_t)EVP_PKEY_get_size(key);
+}
 
-static bool sign(struct signing *s, EVP_PKEY *key, const EVP_MD *digest) {
+/* Signs what the writer has from there on, and adds the algorithm and the
+ * signature (RFC 2986, section 4.2).  The writer has room for both: nothing
+ * raises. */
+static bool sign(core_der *der, size_t from, EVP_PKEY *key,
+                 const EVP_MD *digest) {
   EVP_MD_CTX *context = EVP_MD_CTX_new();
   EVP_PKEY_CTX *inner;
+  size_t size = der->length - from, length = (size_t)EVP_PKEY_get_size(key);
   OSSL_PARAM wanted[] = {
-      OSSL_PARAM_octet_string(OSSL_SIGNATURE_PARAM_ALGORITHM_ID, s->algorithm,
-                              sizeof s->algorithm),
+      OSSL_PARAM_octet_string(OSSL_SIGNATURE_PARAM_ALGORITHM_ID,
+                              der->bytes + der->length, ALGORITHM_LIMIT),
       OSSL_PARAM_END};
   bool done = context != NULL &&
               EVP_DigestSignInit(context, &inner, digest, NULL, key) == 1 &&
               EVP_PKEY_CTX_get_params(inner, wanted) > 0 &&
-              EVP_DigestSign(context, s->signature, &s->signature_length,
-                             s->signed_part, (size_t)s->signed_length) == 1;
-  s->algorithm_length = wanted[0].return_size;
-  EVP_MD_CTX_free(context);
-  return done && OSSL_PARAM_modified(&wanted[0]);
-}
-
-/* Gives the request the signature too, for those who ask it. */
-static bool keep(X509_REQ *request, const struct signing *s) {
-  const unsigned char *at = s->algorithm;
-  X509_ALGOR *algorithm = d2i_X509_ALGOR(NULL, &at, (long)s->algorithm_length);
-  ASN1_BIT_STRING *bits = ASN1_BIT_STRING_new();
-  bool done = algorithm != NULL && bits != NULL &&
-              X509_REQ_set1_signature_algo(request, algorithm) &&
-              ASN1_BIT_STRING_set(bits, s->signature, (int)s->signature_length);
-  X509_ALGOR_free(algorithm);
-  if (!done) {
-    ASN1_BIT_STRING_free(bits);
-    return false;
+              OSSL_PARAM_modified(&wanted[0]);
+  if (done) {
+    EVP_MD_CTX_set_flags(context, EVP_MD_CTX_FLAG_FINALISE); /* it signs once */
+    der->length += wanted[0].return_size;
+    core_der_open(der, CORE_DER_BITS);
+    core_der_add(der, "", 1); /* none is unused */
+    done = EVP_DigestSign(context, der->bytes + der->length, &length,
+                          der->bytes + from, size) == 1;
   }
-  bits->flags |= ASN1_STRING_FLAG_BITS_LEFT; /* none is unused */
-  X509_REQ_set0_signature(request, bits);
-  return true;
+  if (done) {
+    der->length += length;
+    core_der_close(der, 1);
+  }
+  EVP_MD_CTX_free(context);
+  return done;
 }
 
-static unsigned char *append(unsigned char *at, const void *bytes,
-                             size_t size) {
-  memcpy(at, bytes, size);
-  return at + size;
-}
-
-/* CertificationRequest of RFC 2986, section 4.2; returns its end. */
-static unsigned char *assemble(unsigned char *at, const struct signing *s) {
-  int bits = (int)s->signature_length + 1;
-  int inside = s->signed_length + (int)s->algorithm_length +
-               ASN1_object_size(0, bits, V_ASN1_BIT_STRING);
-  ASN1_put_object(&at, 1, inside, V_ASN1_SEQUENCE, V_ASN1_UNIVERSAL);
-  at = append(at, s->signed_part, (size_t)s->signed_length);
-  at = append(at, s->algorithm, s->algorithm_length);
-  ASN1_put_object(&at, 0, bits, V_ASN1_BIT_STRING, V_ASN1_UNIVERSAL);
-  *at++ = 0;
-  return append(at, s->signature, s->signature_length);
-}
-
-/* Signs a request and pushes its DER, which X509_REQ_sign and i2d_X509_REQ
- * would encode twice over. */
-static bool push_signed(lua_State *L, X509_REQ *request, EVP_PKEY *key,
-                        const EVP_MD *digest) {
-  struct signing s = {.signed_length = i2d_re_X509_REQ_tbs(request, NULL),
-                      .signature_length = (size_t)EVP_PKEY_get_size(key)};
-  size_t room = 2 * (size_t)s.signed_length + 2 * s.signature_length +
-                ALGORITHM_LIMIT + FRAME;
-  unsigned char *out, *at;
-  if (s.signed_length <= 0)
+/* The attribute that asks for extensions (RFC 2985, section 5.4.2), if any. */
+static bool put_attributes(core_der *der, const unsigned char id[CORE_KEY_ID]) {
+  core_der_open(der, CORE_DER_WITHIN);
+  core_der_open(der, CORE_DER_SEQUENCE);
+  core_der_put_object(der, NID_ext_req);
+  core_der_open(der, CORE_DER_SET);
+  core_der_open(der, CORE_DER_SEQUENCE);
+  if (!core_put_extensions(der, 1, id))
     return false;
-  at = s.signed_part = lua_newuserdatauv(L, room, 0);
-  i2d_re_X509_REQ_tbs(request, &at);
-  s.signature = at;
-  out = s.signature + s.signature_length;
-  if (!sign(&s, key, digest) || !keep(request, &s))
-    return false;
-  lua_pushlstring(L, (char *)out, (size_t)(assemble(out, &s) - out));
+  if (!core_der_undo(der, 3))
+    core_der_close(der, 3);
+  core_der_close(der, 1);
   return true;
-}
-
-static bool complete(X509_REQ *request, STACK_OF(X509_EXTENSION) * extensions) {
-  return X509_REQ_set_version(request, X509_REQ_VERSION_1) &&
-         (sk_X509_EXTENSION_num(extensions) == 0 ||
-          X509_REQ_add_extensions(request, extensions));
 }
 
 static int fail_create(lua_State *L) {
@@ -148,55 +135,50 @@ static int l_create(lua_State *L) {
       "uris",   "key_usage",      "ca",          "extended_key_usage",
       "digest", "subject_key_id", "path_length", "must_staple",
       NULL};
-  STACK_OF(X509_EXTENSION) * extensions;
+  enum { KEY = 2, BOX = 4 }; /* places on the stack */
+  unsigned char id[CORE_KEY_ID];
+  core_der der;
+  size_t from;
   const EVP_MD *digest;
   const char *digest_name;
-  X509_REQ **box;
   EVP_PKEY *key;
   core_check_fields(L, 1, names);
+  lua_settop(L, 1);
   lua_getfield(L, 1, "key");
-  key = core_key_test(L, -1);
+  key = core_key_test(L, KEY);
   luaL_argcheck(L, key != NULL, 1, "field 'key' must be a key");
   digest_name = opt_digest(L);
   if (!core_key_digest(key, digest_name, &digest))
     return core_fail(L, "unsupported",
                      "cannot create a request: unknown digest '%s'",
                      digest_name);
-  box = new_box(L);
+  new_box(L);
   core_clear_errors();
-  *box = X509_REQ_new();
-  if (*box == NULL ||
-      (!core_key_put_public(key, X509_REQ_get_X509_PUBKEY(*box)) &&
-       !X509_REQ_set_pubkey(*box, key)))
-    return fail_create(L);
+  core_der_begin(&der, L);
+  core_der_open(&der, CORE_DER_SEQUENCE);
+  from = der.length;
+  core_der_open(&der, CORE_DER_SEQUENCE); /* CertificationRequestInfo */
+  core_der_put_number(&der, X509_REQ_VERSION_1);
   lua_getfield(L, 1, "subject");
-  if (!core_add_subject(L, -1, X509_REQ_get_subject_name(*box)))
+  if (!core_put_subject(&der, -1))
     return 3;
-  extensions = core_push_extensions(L, 1, X509_REQ_get_X509_PUBKEY(*box));
-  if (extensions == NULL)
+  /* the key is checked again, as metamethods of options may have closed it */
+  if (!core_put_public(&der, core_key_check(L, KEY), id))
+    return fail_create(L);
+  if (!put_attributes(&der, id))
     return 3;
-  if (!complete(*box, extensions))
+  core_der_close(&der, 1);
+  core_der_room(&der, signature_room(core_key_check(L, KEY)));
+  if (!sign(&der, from, core_key_check(L, KEY), digest))
     return fail_create(L);
-  core_drop(L);
-  lua_pop(L, 1);
-  if (!push_signed(L, *box, key, digest))
-    return fail_create(L);
-  lua_setiuservalue(L, -3, 1);
-  lua_pop(L, 1);
+  core_der_close(&der, 1);
+  lua_pushlstring(L, (const char *)der.bytes, der.length);
+  lua_setiuservalue(L, BOX, 1);
+  lua_settop(L, BOX);
   return 1;
 }
 
 /* --- reading one */
-
-/* One request that fills all of der. */
-static X509_REQ *from_der(const unsigned char *der, long length) {
-  const unsigned char *p = der;
-  X509_REQ *request = d2i_X509_REQ(NULL, &p, length);
-  if (request != NULL && p == der + length)
-    return request;
-  X509_REQ_free(request);
-  return NULL;
-}
 
 /* The first request in a PEM text, of either name (RFC 7468, section 7), with
  * scratch for its DER; found says whether there is a block of one. */
@@ -211,7 +193,7 @@ static X509_REQ *from_pem(const char *at, const char *end, unsigned char *der,
          strncmp(label + 4, kind, length - 4) == 0)) {
       *found = true;
       return core_read_block(at, end, label, length, der, &size) == NULL
-                 ? from_der(der, (long)size)
+                 ? from_der(der, size)
                  : NULL;
     }
   return NULL;
@@ -235,7 +217,7 @@ static int l_parse(lua_State *L) {
   binary = length > 0 && bytes[0] == 0x30;
   box = new_box(L);
   if (binary)
-    *box = from_der((const unsigned char *)bytes, (long)length);
+    *box = from_der((const unsigned char *)bytes, length);
   if (*box == NULL)
     *box = from_pem(bytes, bytes + length, lua_newuserdatauv(L, length + 3, 0),
                     &found);
@@ -251,9 +233,9 @@ static int l_parse(lua_State *L) {
 
 /* request:der() -> bytes */
 static int l_der(lua_State *L) {
-  X509_REQ *request = core_request_check(L, 1);
-  if (lua_getiuservalue(L, 1, 1) == LUA_TNIL)
-    core_push_der(L, request, ASN1_ITEM_rptr(X509_REQ));
+  luaL_checkudata(L, 1, CORE_REQUEST);
+  if (!push_made(L, 1))
+    core_push_der(L, core_request_check(L, 1), ASN1_ITEM_rptr(X509_REQ));
   return 1;
 }
 
@@ -354,6 +336,8 @@ static int l_close(lua_State *L) {
   X509_REQ **box = luaL_checkudata(L, 1, CORE_REQUEST);
   X509_REQ_free(*box);
   *box = NULL;
+  lua_pushnil(L);
+  lua_setiuservalue(L, 1, 1);
   return 0;
 }
 
@@ -361,11 +345,13 @@ static int l_close(lua_State *L) {
  * first domain, else its subject */
 static int l_tostring(lua_State *L) {
   X509_REQ **box = luaL_checkudata(L, 1, CORE_REQUEST);
-  if (*box == NULL) {
+  const X509_NAME *subject;
+  if (*box == NULL && !push_made(L, 1)) {
     lua_pushstring(L, "request (closed)");
     return 1;
   }
-  core_push_common_name(L, X509_REQ_get_subject_name(*box));
+  subject = X509_REQ_get_subject_name(core_request_check(L, 1));
+  core_push_common_name(L, subject);
   if (lua_isnil(L, -1)) {
     lua_newtable(L);
     set_extensions(L, *box);
@@ -373,7 +359,7 @@ static int l_tostring(lua_State *L) {
     lua_geti(L, -1, 1);
   }
   if (lua_isnil(L, -1))
-    core_push_name_text(L, X509_REQ_get_subject_name(*box));
+    core_push_name_text(L, subject);
   lua_pushfstring(L, "request \"%s\"", lua_tostring(L, -1));
   return 1;
 }

@@ -14,51 +14,125 @@
 #include <openssl/params.h>
 #include <string.h>
 
-#define POINT_LIMIT 256 /* octets; of P-521 133 */
+#define POINT_LIMIT 256 /* octets of a point; on P-521 133 */
 
-/* A named curve's point as it goes into the SPKI (RFC 5480, section 2); all
- * is asked for at once, since every question costs OpenSSL an export. */
-static bool put_ec(EVP_PKEY *key, X509_PUBKEY *public_key) {
+/* What SubjectPublicKeyInfo says: an algorithm and its curve (NIDs; NID_undef:
+ * no parameters), and the bits of the key. */
+struct half {
+  int algorithm, curve;
+  size_t length;
+  unsigned char bits[POINT_LIMIT];
+};
+
+/* A point of a named curve (RFC 5480, section 2); all is asked for at once,
+ * since every question costs OpenSSL an export. */
+static bool take_point(EVP_PKEY *key, struct half *half) {
   char curve[64] = "", encoding[32] = "";
-  unsigned char *point = OPENSSL_malloc(POINT_LIMIT);
   OSSL_PARAM wanted[] = {
       OSSL_PARAM_utf8_string(OSSL_PKEY_PARAM_GROUP_NAME, curve, sizeof curve),
       OSSL_PARAM_utf8_string(OSSL_PKEY_PARAM_EC_ENCODING, encoding,
                              sizeof encoding),
-      OSSL_PARAM_octet_string(OSSL_PKEY_PARAM_PUB_KEY, point, POINT_LIMIT),
+      OSSL_PARAM_octet_string(OSSL_PKEY_PARAM_PUB_KEY, half->bits, POINT_LIMIT),
       OSSL_PARAM_END};
-  if (point != NULL && EVP_PKEY_get_params(key, wanted) &&
-      OSSL_PARAM_modified(&wanted[2]) &&
-      strcmp(encoding, OSSL_PKEY_EC_ENCODING_GROUP) == 0 &&
-      OBJ_sn2nid(curve) != NID_undef &&
-      X509_PUBKEY_set0_param(public_key, OBJ_nid2obj(NID_X9_62_id_ecPublicKey),
-                             V_ASN1_OBJECT, OBJ_nid2obj(OBJ_sn2nid(curve)),
-                             point, (int)wanted[2].return_size))
-    return true;
-  OPENSSL_free(point);
-  return false;
+  if (!EVP_PKEY_get_params(key, wanted) || !OSSL_PARAM_modified(&wanted[2]) ||
+      strcmp(encoding, OSSL_PKEY_EC_ENCODING_GROUP) != 0)
+    return false;
+  half->algorithm = NID_X9_62_id_ecPublicKey;
+  half->curve = OBJ_sn2nid(curve);
+  half->length = wanted[2].return_size;
+  return half->curve != NID_undef && OBJ_length(OBJ_nid2obj(half->curve)) > 0;
 }
 
 /* The keys of RFC 8410: no parameters, the raw key. */
-static bool put_raw(EVP_PKEY *key, X509_PUBKEY *public_key) {
-  size_t length = 64;
-  unsigned char *raw = OPENSSL_malloc(length);
-  if (raw != NULL && EVP_PKEY_get_raw_public_key(key, raw, &length) &&
-      X509_PUBKEY_set0_param(public_key, OBJ_nid2obj(EVP_PKEY_get_id(key)),
-                             V_ASN1_UNDEF, NULL, raw, (int)length))
-    return true;
-  OPENSSL_free(raw);
-  return false;
+static bool take_raw(EVP_PKEY *key, struct half *half) {
+  half->algorithm = EVP_PKEY_get_id(key);
+  half->curve = NID_undef;
+  half->length = sizeof half->bits;
+  return EVP_PKEY_get_raw_public_key(key, half->bits, &half->length) == 1;
+}
+
+/* false where only OpenSSL's encoder knows how. */
+static bool take_half(EVP_PKEY *key, struct half *half) {
+  int kind = EVP_PKEY_get_id(key);
+  bool done = kind == EVP_PKEY_EC
+                  ? take_point(key, half)
+                  : (kind == EVP_PKEY_ED25519 || kind == EVP_PKEY_ED448) &&
+                        take_raw(key, half);
+  core_clear_errors();
+  return done;
 }
 
 bool core_key_put_public(EVP_PKEY *key, X509_PUBKEY *public_key) {
-  bool ec = EVP_PKEY_is_a(key, "EC");
-  bool raw =
-      !ec && (EVP_PKEY_is_a(key, "ED25519") || EVP_PKEY_is_a(key, "ED448"));
-  bool done =
-      (ec && put_ec(key, public_key)) || (raw && put_raw(key, public_key));
-  core_clear_errors();
-  return done;
+  struct half half;
+  unsigned char *bits;
+  bool named;
+  if (!take_half(key, &half))
+    return false;
+  named = half.curve != NID_undef;
+  bits = OPENSSL_memdup(half.bits, half.length);
+  if (bits != NULL &&
+      X509_PUBKEY_set0_param(public_key, OBJ_nid2obj(half.algorithm),
+                             named ? V_ASN1_OBJECT : V_ASN1_UNDEF,
+                             named ? OBJ_nid2obj(half.curve) : NULL, bits,
+                             (int)half.length))
+    return true;
+  OPENSSL_free(bits);
+  return false;
+}
+
+/* The digest is kept: looking for it costs more than using it. */
+static bool digest_bits(const unsigned char *bits, size_t length,
+                        unsigned char id[CORE_KEY_ID]) {
+  static EVP_MD *sha1 = NULL;
+  if (sha1 == NULL)
+    sha1 = EVP_MD_fetch(NULL, "SHA1", NULL);
+  return sha1 != NULL && EVP_Digest(bits, length, id, NULL, sha1, NULL);
+}
+
+bool core_key_id(const X509_PUBKEY *public_key, unsigned char id[CORE_KEY_ID]) {
+  const unsigned char *bits;
+  int length;
+  X509_PUBKEY_get0_param(NULL, &bits, &length, NULL, public_key);
+  return digest_bits(bits, (size_t)length, id);
+}
+
+/* What only OpenSSL's encoder knows. */
+static bool put_encoded(core_der *der, EVP_PKEY *key,
+                        unsigned char id[CORE_KEY_ID]) {
+  core_holder *box = core_push_holder(der->L, NULL);
+  X509_PUBKEY *public_key = NULL;
+  size_t length;
+  const char *encoded;
+  box->item = ASN1_ITEM_rptr(X509_PUBKEY);
+  if (!X509_PUBKEY_set(&public_key, key))
+    return false;
+  box->value = public_key;
+  core_push_der(der->L, public_key, box->item);
+  encoded = lua_tolstring(der->L, -1, &length);
+  core_der_add(der, encoded, length);
+  lua_pop(der->L, 1);
+  if (!core_key_id(public_key, id))
+    return false;
+  core_drop(der->L);
+  return true;
+}
+
+bool core_put_public(core_der *der, EVP_PKEY *key,
+                     unsigned char id[CORE_KEY_ID]) {
+  struct half half;
+  if (!take_half(key, &half))
+    return put_encoded(der, key, id);
+  core_der_open(der, CORE_DER_SEQUENCE);
+  core_der_open(der, CORE_DER_SEQUENCE);
+  core_der_put_object(der, half.algorithm);
+  if (half.curve != NID_undef)
+    core_der_put_object(der, half.curve);
+  core_der_close(der, 1);
+  core_der_open(der, CORE_DER_BITS);
+  core_der_add(der, "", 1); /* none is unused */
+  core_der_add(der, half.bits, half.length);
+  core_der_close(der, 2);
+  return digest_bits(half.bits, half.length, id);
 }
 
 EVP_PKEY *core_key_decode(X509_PUBKEY *public_key) {

@@ -140,6 +140,18 @@ describe("core.request", function()
       local many = {}
       for i = 1, 65 do many[i] = { "OU", "x" } end
       refused("limit", "a subject of more than 64 attributes", { subject = many })
+      local mebi = 1024 * 1024
+      refused("limit", "cannot use 1.2.3.4 '" .. ("v"):rep(64) .. "...' in a subject: longer than 1 MiB",
+        { subject = { ["1.2.3.4"] = ("v"):rep(mebi + 1) } })
+      refused("limit", "a subject of more than 1 MiB", { subject = { ["1.2.3.4"] = ("v"):rep(mebi) } })
+      local large = request.create { key = ec, subject = { ["1.2.3.4"] = ("v"):rep(mebi - 25) } }
+      assert.equal(mebi - 25, #large:fields().subject_parts[1].value)
+      refused("limit", "a subject of more than 1 MiB", { subject = { ["1.2.3.4"] = ("v"):rep(mebi - 24) } })
+    end)
+
+    it("refuses types and usages that have a name, but no object identifier", function()
+      refused("parse", "cannot use HKDF 'x' in a subject: invalid field name", { subject = { HKDF = "x" } })
+      refused("unsupported", "unknown extended key usage 'HKDF'", { extended_key_usage = { "HKDF" } })
     end)
 
     it("puts names and addresses into the subject alternative name, in their order", function()
@@ -162,6 +174,45 @@ describe("core.request", function()
       for i = 1, 2000 do domains[i] = "h" .. i .. ".contoso.com" end
       local _, made = judged { domains = domains }
       assert.same(domains, request.parse(made:pem()):fields().domains)
+    end)
+
+    -- What openssl writes for a value of 1.2.3.4 and URIs, with the same key, whose signatures have nothing random.
+    local function written(value, uris)
+      local lines = { "[req]\ndistinguished_name = dn\nprompt = no\nreq_extensions = ext\nstring_mask = utf8only\n[dn]",
+        "0.1.2.3.4 = " .. value, "[ext]\nsubjectKeyIdentifier = hash\nsubjectAltName = @names\n[names]" }
+      for i, uri in ipairs(uris) do lines[#lines + 1] = ("URI.%d = %s"):format(i, uri) end
+      write("config", table.concat(lines, "\n") .. "\n")
+      local text, status = run("openssl req -new -key lengths.pem -config config -outform DER -out theirs.csr")
+      assert.equal(0, status, text)
+      return read("theirs.csr")
+    end
+
+    it("writes lengths as openssl does, where they begin to take more octets, and around there", function()
+      local own = key.generate("ed25519")
+      os.remove(folder .. "/lengths.pem")
+      assert(own:save(folder .. "/lengths.pem"))
+      local function same(value, uris, what)
+        local made = assert(request.create { key = own, subject = { ["1.2.3.4"] = value }, uris = uris })
+        assert(made:der() == written(value, uris), what)
+        assert.equal(value, made:fields().subject_parts[1].value, what)
+        assert.equal(#uris, #made:fields().names, what)
+        assert.is_true(made:verify())
+      end
+      for _, length in ipairs { 127, 128, 255, 256 } do
+        for less = 0, 40 do -- each element within another is a few octets longer
+          same(("v"):rep(length - less), { "u:" .. ("x"):rep(length - less - 2) }, length .. " less " .. less)
+        end
+      end
+      for _, length in ipairs { 65535, 65536 } do
+        for _, less in ipairs { 0, 4, 8, 12, 16, 20, 24 } do
+          local uris, left = {}, length - less
+          while left > 0 do -- each URI is an element of four octets more
+            local size = left > 8000 and 4000 or left > 4000 and left // 2 or left
+            uris[#uris + 1], left = "u:" .. ("x"):rep(size - 6), left - size
+          end
+          same(("v"):rep(length - less), uris, length .. " less " .. less)
+        end
+      end
     end)
 
     it("refuses what no DNS name can be", function()
@@ -292,6 +343,13 @@ describe("core.request", function()
       local closed = key.generate("ed25519")
       closed:close()
       raises("the key is closed", { key = closed })
+      for _, field in ipairs { "subject", "domains" } do
+        local own = key.generate("ed25519")
+        raises("the key is closed", { key = own, [field] = setmetatable({ { "CN", "x" } }, { __len = function()
+          own:close()
+          return 0
+        end }) })
+      end
     end)
   end)
 
