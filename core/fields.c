@@ -1,9 +1,9 @@
 /*
  * fields.c: what a certificate says, as Lua values, and the names it covers.
  *
- * What extensions.c and altnames.c do not know is read here where it lies in
- * the certificate, element by element: nothing is decoded or owned, so that
- * listing many certificates stays fast.  What is malformed is left out.
+ * What extensions.c does not know is read here where it lies in the
+ * certificate, element by element: nothing is decoded or owned, so that listing
+ * many certificates stays fast.  What is malformed is left out.
  */
 #include "cert.h"
 
