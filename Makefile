@@ -39,11 +39,12 @@ LIB = $(DESTDIR)$(PREFIX)/lib/certwright
 
 # What is compiled of Lua, of the files in the tree and the libraries they use.
 CHUNKS = $(BUILD)/modules/chunks
+SLOWER = echo "certwright: Lua is not compiled ahead: every command takes longer, and does the same" >&2
 all: $(PROGRAM) $(CHUNKS)
 
 $(CHUNKS): $(PROGRAM) core/chunks.lua $(wildcard scripts/*.lua lua/*.lua lua/*/*.lua)
 	@echo "  LUAC $@"
-	@./$(PROGRAM) core/chunks.lua $@ $(CURDIR) $(CURDIR)
+	@./$(PROGRAM) core/chunks.lua $@ $(CURDIR) $(CURDIR) || $(SLOWER)
 
 $(PROGRAM): $(OBJECTS) $(TEST_OBJECTS) | $(MODULES:%=$(BUILD)/modules/%.so)
 	@echo "  LINK $@"
@@ -135,14 +136,15 @@ check:
 	@luacheck --quiet core lua scripts tests
 	@tests/layers
 
-install: all
+install: $(PROGRAM)
 	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE) $(LIB)
 	install -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/certwright
 	install -m 644 $(MODULES:%=$(BUILD)/modules/%.so) $(LIB)/
 	cp -R lua scripts $(SHARE)/
 	cat core/*.c > $(SHARE)/reference.txt
 	chmod -R u=rwX,go=rX $(SHARE)
-	./$(PROGRAM) core/chunks.lua $(LIB)/chunks $(CURDIR) $(PREFIX)/share/certwright
+	$(DESTDIR)$(PREFIX)/bin/certwright -e "$$(cat core/chunks.lua)" $(LIB)/chunks $(SHARE) $(PREFIX)/share/certwright \
+	  || $(SLOWER)
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/certwright

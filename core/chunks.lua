@@ -1,4 +1,5 @@
--- chunks.lua: writes the file that chunks.c reads, when the program is built:
+-- chunks.lua: writes the file that chunks.c reads, when the program is built or
+-- installed:
 --
 --     certwright core/chunks.lua FILE TREE HOME
 --

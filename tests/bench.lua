@@ -84,7 +84,7 @@ local function requests()
       return tonumber(out)
     end
   end
-  local ours, theirs = paired(7, run { program, "-e", OURS }, run { "lua5.4", "-e", THEIRS })
+  local ours, theirs = paired(11, run { program, "-e", OURS }, run { "lua5.4", "-e", THEIRS })
   row("1,000 requests", ("%.0f/s"):format(1000 / ours), ("%.0f/s"):format(1000 / theirs), "luaossl",
     ("%.2f x"):format(theirs / ours), ">= 1.5 x", theirs / ours >= 1.5)
 end
@@ -175,7 +175,7 @@ end
 
 local function probing(lab, web)
   local port = web.endpoints[1]:match ":(%d+)$"
-  local one, client = paired(21, function()
+  local one, client = paired(51, function()
     return (timed { program, "-e", ("assert(core.probe.run({ 'https://127.0.0.1:%s' }, { name = 'bench.lab.test' })[1].fingerprint)")
       :format(port) })
   end, function()
