@@ -343,6 +343,9 @@ void core_lock_type(lua_State *L);
 
 /* host.c */
 double core_clock(void); /* seconds, monotonic */
+
+/* Whether someone insists that what is going on ends: a wait is cut short. */
+bool core_interrupted(void);
 /* The number of the signal that is named at index ("TERM", "HUP" ...), missing
  * where nothing is; NULL: that raises. */
 int core_check_signal(lua_State *L, int index, const char *missing);

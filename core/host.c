@@ -216,7 +216,8 @@ static int l_clock(lua_State *L) {
   return 1;
 }
 
-/* host.sleep(seconds)   0 to 86400; fractions count */
+/* host.sleep(seconds)   0 to 86400; fractions count; ends early where Ctrl-C
+ * ends what runs (interrupt.run) */
 static int l_sleep(lua_State *L) {
   lua_Number until, seconds = luaL_checknumber(L, 1);
   struct timespec time;
@@ -224,7 +225,8 @@ static int l_sleep(lua_State *L) {
   until = core_clock() + seconds;
   time.tv_sec = (time_t)until;
   time.tv_nsec = (long)((until - (lua_Number)time.tv_sec) * 1e9);
-  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL) == EINTR)
+  while (!core_interrupted() &&
+         clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL) == EINTR)
     continue;
   return 0;
 }

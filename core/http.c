@@ -172,6 +172,12 @@ static void set_trust(lua_State *L, struct transfer *t) {
     curl_easy_setopt(t->easy, CURLOPT_CAINFO_BLOB, &blob);
 }
 
+static int is_unwanted(void *data, curl_off_t a, curl_off_t b, curl_off_t c,
+                       curl_off_t d) {
+  (void)data, (void)a, (void)b, (void)c, (void)d;
+  return core_interrupted();
+}
+
 /* Sets all that Lua's table says; the strings stay on the stack. */
 static void set_options(lua_State *L, struct transfer *t, const char *url) {
   static const char *const fields[] = {
@@ -199,6 +205,8 @@ static void set_options(lua_State *L, struct transfer *t, const char *url) {
   curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, &t->body);
   curl_easy_setopt(t->easy, CURLOPT_HEADERFUNCTION, take);
   curl_easy_setopt(t->easy, CURLOPT_HEADERDATA, &t->head);
+  curl_easy_setopt(t->easy, CURLOPT_NOPROGRESS, 0L);
+  curl_easy_setopt(t->easy, CURLOPT_XFERINFOFUNCTION, is_unwanted);
   text = text_field(L, "proxy", NULL);
   curl_easy_setopt(t->easy, CURLOPT_PROXY, text != NULL ? text : "");
   text = text_field(L, "no_proxy", NULL);

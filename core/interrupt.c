@@ -4,6 +4,8 @@
  * While it is watched, SIGINT is blocked: a wait for input reads it from a
  * descriptor, whatever handlers a library has set.  Code that runs is stopped
  * by it with the error "interrupted".  What either means is Lua's business.
+ * Where a person insists, waits in C end early as well, and a second SIGINT is
+ * not to be caught.
  */
 #include "core.h"
 
@@ -16,6 +18,10 @@
 
 static int descriptor = -1; /* where SIGINT is read while it is watched */
 static lua_State *running;  /* the state whose code a signal stops */
+static bool insists;        /* on an end, of code that catches errors too */
+static volatile sig_atomic_t signals; /* that came while it runs */
+
+enum { LOOK_EVERY = 1000 }; /* instructions */
 
 static void stop(lua_State *L, lua_Debug *record) {
   (void)record;
@@ -23,12 +29,31 @@ static void stop(lua_State *L, lua_Debug *record) {
   luaL_error(L, "interrupted");
 }
 
+/* The hook of code on whose end someone insists; coroutines that it makes have
+ * it as well.  The first signal raises once, so that what the error closes can
+ * clean up; from the second on, each instruction does. */
+static void look(lua_State *L, lua_Debug *record) {
+  (void)record;
+  if (signals == 0)
+    return;
+  if (signals > 1)
+    lua_sethook(L, look, LUA_MASKCOUNT, 1);
+  else
+    lua_sethook(L, NULL, 0, 0);
+  luaL_error(L, "interrupted");
+}
+
+bool core_interrupted(void) {
+  return insists && signals > 0;
+}
+
 /* May be called from a handler.  Only between instructions of Lua code: a hook
  * on calls would raise where a __close begins, which then cleans up nothing. */
 static void on_signal(int number) {
   (void)number;
+  signals++;
   if (running != NULL)
-    lua_sethook(running, stop, LUA_MASKCOUNT, 1);
+    lua_sethook(running, insists ? look : stop, LUA_MASKCOUNT, 1);
 }
 
 static void mask(int how) {
@@ -83,21 +108,34 @@ static int l_detach(lua_State *L) {
 }
 
 /*
- * interrupt.run(function, handler) -> true, what it returns | false, problem
- * As xpcall; SIGINT stops the function with the error "interrupted".
+ * interrupt.run(function, handler[, insists]) -> true, what it returns
+ *   | false, problem
+ * As xpcall; SIGINT stops the function with the error "interrupted".  insists:
+ * also its coroutines and what it waits for in C (a sleep, a probe, a program,
+ * a lock), and a second SIGINT also what catches that error.
  */
 static int l_run(lua_State *L) {
   int status;
   luaL_checktype(L, 1, LUA_TFUNCTION);
   luaL_checktype(L, 2, LUA_TFUNCTION);
+  insists = lua_toboolean(L, 3);
   lua_settop(L, 2);
   lua_rotate(L, 1, 1); /* the handler below the function */
+  signals = 0;
   running = L;
+  if (insists)
+    lua_sethook(L, look, LUA_MASKCOUNT, LOOK_EVERY);
   mask(SIG_UNBLOCK);
   status = lua_pcall(L, 0, LUA_MULTRET, 1);
   mask(SIG_BLOCK);
   running = NULL;
   lua_sethook(L, NULL, 0, 0);
+  if (status == LUA_OK && core_interrupted()) { /* what it waited for ended */
+    status = LUA_ERRRUN;
+    lua_settop(L, 1);
+    lua_pushliteral(L, "interrupted");
+  }
+  insists = false;
   lua_pushboolean(L, status == LUA_OK);
   lua_replace(L, 1);
   return lua_gettop(L);

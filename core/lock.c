@@ -90,7 +90,8 @@ int core_lock(lua_State *L) {
   l = lua_newuserdatauv(L, sizeof *l, 0);
   l->descriptor = -1;
   luaL_setmetatable(L, LOCK);
-  while ((error = try_lock(l, path)) == EAGAIN && core_clock() < deadline)
+  while ((error = try_lock(l, path)) == EAGAIN && core_clock() < deadline &&
+         !core_interrupted())
     nanosleep(&pause, NULL);
   if (l->holder != 0)
     return core_fail(L, "busy", "cannot lock '%s': process %d holds it", path,

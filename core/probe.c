@@ -72,6 +72,13 @@ static int wait_for_events(struct run *run, struct probe *p,
   return count;
 }
 
+/* Ends those that go on or wait from this one on. */
+static void give_up(struct probe *p) {
+  for (; p != NULL; p = p->next)
+    if (!p->done)
+      probe_fail(p, "io", "interrupted");
+}
+
 /* A server that hangs up must not end the program: libssl writes to sockets
  * with write(). */
 static void loop(struct run *run) {
@@ -82,6 +89,10 @@ static void loop(struct run *run) {
   int i, count;
   sigaction(SIGPIPE, &ignore, &before);
   while ((count = wait_for_events(run, from, active, polled)) > 0) {
+    if (core_interrupted()) {
+      give_up(from);
+      break;
+    }
     for (i = 0; i < count; i++)
       advance(active[i], polled[i].revents != 0);
     while (from->done && from->next != NULL)

@@ -175,6 +175,8 @@ static int attend(struct process *p, size_t limit) {
     left = time_left(p->deadline);
     if (left == 0)
       return ETIMEDOUT;
+    if (core_interrupted())
+      return EINTR;
     poll(waits, COUNT(waits), left);
   }
 }
