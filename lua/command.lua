@@ -97,14 +97,15 @@ function M.explore(host)
   host.expose_core()
   local context = new_context(host)
   for name, value in pairs(require("explore").globals(context, modules)) do _G[name] = value end
-  host.out:write("certwright ", host.version, ": help() says what there is, Ctrl-D ends\n")
-  require("repl").loop {
+  local ok, message, code = require("repl").loop {
+    greeting = ("certwright %s: help() says what there is, Ctrl-D ends"):format(host.version),
     history = require("where").history(), modules = modules,
+    topics = function() return require("explanation").topics(context) end,
     value = function(text) host.out:write(text, "\n") end,
     problem = function(text) host.err:write(text, "\n") end,
   }
   context:close()
-  return 0
+  return ok and 0 or host.fail(message, code)
 end
 
 --- Runs a command of a script.

@@ -1,8 +1,9 @@
 -- explore.lua: what the REPL has ready: certificates, services, probe, help.
 
 local certificates = require "certificates"
+local explanation = require "explanation"
 local object = require "object"
-local reference = require "reference"
+local options = require "options"
 local text = require "text"
 
 local M = {}
@@ -12,10 +13,16 @@ local function lazy(methods)
   return setmetatable({}, methods)
 end
 
-local function listed(context)
+local function opened(context)
   local db, message, code = context:read()
-  if not db then error(message .. " (" .. code .. ")", 0) end
-  return assert(certificates.list(db, {}))
+  if not db then error(("%s (%s)"):format(message, code), 0) end
+  return db
+end
+
+local function listed(context)
+  local rows, message = certificates.list(opened(context), {})
+  if not rows then error(message, 0) end
+  return rows
 end
 
 -- certificates: the list; certificates[1] or certificates["name"]: one of them.
@@ -30,11 +37,24 @@ local function certificates_of(context)
       return #rows > 1 and text.table(rows) or "there are no certificates yet"
     end,
     __index = function(_, word)
-      local db = assert(context:read())
-      local row = object.find(db, tostring(word))
+      local db = opened(context)
+      local row, message, code = object.find(db, tostring(word))
+      if not row and code ~= "missing" then error(message, 0) end
       return row and object.fields(context, row)
     end,
     __len = function() return #listed(context) end,
+    __pairs = function()
+      local rows, i = listed(context), 0
+      return function()
+        i = i + 1
+        if rows[i] then return rows[i].id, object.fields(context, rows[i]) end
+      end
+    end,
+    __names = function()
+      local names = {}
+      for i, row in ipairs(listed(context)) do names[i] = row.friendly_name end
+      return names
+    end,
   }
 end
 
@@ -48,61 +68,58 @@ local function services_of(context)
   return lazy {
     __tostring = function()
       local rows = { { "SERVICE", "DRIVER", "FOLDER", "NAMES" } }
-      for name in require("options").sorted(site().config.services) do
+      for name in options.sorted(site().config.services) do
         local service, message = site():service(name)
         rows[#rows + 1] = service and { name, service.driver, service.dir, text.names(service.domain_names) }
           or { name, "-", "-", message }
       end
       return #rows > 1 and text.table(rows) or "the site names no services"
     end,
-    __index = function(_, name) return (site():service(name)) end,
+    __index = function(_, name)
+      if not site().config.services[name] then return nil end
+      local service, message = site():service(name)
+      if not service then error(message, 0) end
+      return service
+    end,
+    __names = function()
+      local names = {}
+      for name in options.sorted(site().config.services) do names[#names + 1] = name end
+      return names
+    end,
   }
 end
 
--- The name of a function of a core module, such as "cert.parse".
-local function core_name(value, modules)
-  for _, module in ipairs(modules) do
-    local loaded = package.loaded["core." .. module]
-    for name, member in pairs(type(loaded) == "table" and loaded or {}) do
-      if member == value then return module .. "." .. name end
-    end
-  end
+-- A text that is shown as it is.
+local function prose(said)
+  return lazy { __tostring = function() return said end }
 end
 
-local GENERAL = [[
-core             the primitives: core.key, core.request, core.cert, core.probe
-certificates     what `certwright list` shows; certificates[1] is one of them
-services         the site's services; services.web is one of them
-probe(URL, NAME) a handshake: probe "https://127.0.0.1:443"
-help(VALUE)      what is written above its definition: help(core.cert.parse),
-                 help "cert:covers" for a method
-A value is shown as it is typed.  Tab completes, Ctrl-C leaves the line,
-Ctrl-D ends.]]
-
-local function help_of(context, modules)
-  return function(value)
-    if value == nil then return GENERAL end
-    local found
-    if type(value) == "string" then
-      found = reference.of_c(context.home, value) or reference.of_c(context.home, value:match ":([%w_]+)$" or value)
-    elseif type(value) == "function" then
-      local name = core_name(value, modules)
-      found = name and reference.of_c(context.home, name) or reference.of_lua(value)
-    end
-    return found or "there is nothing written about that; help() says what there is"
+local function check_endpoint(endpoint)
+  local kind = type(endpoint)
+  if kind ~= "string" and kind ~= "table" then
+    error("probe needs a URL, such as probe \"https://127.0.0.1:443\"", 3)
   end
 end
 
 --- The globals of the REPL.
 -- @param modules the names of core's modules
 function M.globals(context, modules)
-  return {
-    certificates = certificates_of(context), services = services_of(context), help = help_of(context, modules),
-    probe = function(endpoint, name)
-      local results = require("core.probe").run({ endpoint }, { name = name })
-      return table.unpack(results)
-    end,
-  }
+  local globals = { certificates = certificates_of(context), services = services_of(context) }
+  function globals.help(...)
+    local value = ...
+    if select("#", ...) > 0 and value == nil then
+      return prose "that is nil; help() says what there is, help \"cert:covers\" tells of a method"
+    end
+    for _, name in ipairs { "certificates", "services", "probe", "help" } do
+      if rawequal(value, globals[name]) then value = nil end
+    end
+    return prose(explanation.of(context, modules, value))
+  end
+  function globals.probe(endpoint, name)
+    check_endpoint(endpoint)
+    return table.unpack(require("core.probe").run({ endpoint }, { name = name }))
+  end
+  return globals
 end
 
 return M

@@ -2,6 +2,7 @@
 
 local here = debug.getinfo(1, "S").source:match "^@(.-)tests/" or ""
 local Terminal = dofile(here .. "tests/support/terminal.lua")
+local file, host, process = require "core.file", require "core.host", require "core.process"
 local lfs = require "lfs"
 local program = assert(lfs.symlinkattributes("/proc/self/exe", "target"))
 
@@ -91,15 +92,131 @@ describe("the REPL", function()
     assert.equal(0, terminal:ended())
   end)
 
+  it("shows no error's text raw, and outlives what raises while it is shown", function()
+    terminal:type "error '\\27[31mred'\n"
+    terminal:expect "\ninput:1: \\u{001B}%[31mred\n"
+    terminal:type "setmetatable({}, { __tostring = function() error 'boo' end })\n"
+    terminal:expect "\ntable that cannot be shown: input:1: boo\n"
+    terminal:type "error { why = 1 }\n"
+    terminal:expect "\n{ why = 1 }\nstack traceback:"
+  end)
+
+  it("completes after operators and indices, not within strings, and runs nothing for it", function()
+    terminal:type "t = setmetatable({ b = { { deep = 1 } } }, { __index = function() error 'x' end })\n"
+    for _, case in ipairs {
+      { "f(1,core.cert.pa", "f%(1,core%.cert%.parse" }, { "1+t.b[1].de", "1%+t%.b%[1%]%.deep" },
+      { "help 'cert:cov", "help 'cert:covers'" }, { "x = 'core.cert.pa", "x = 'core%.cert%.pa" },
+      { "t.none.a", "t%.none%.a" }, { "fun", "function" },
+    } do
+      terminal:type(case[1])
+      terminal:key "Tab"
+      terminal:type "!"
+      terminal:expect("> " .. case[2] .. "!\n")
+      terminal:key "C-c"
+      terminal:expect("> " .. case[2] .. "!\n+> ")
+    end
+  end)
+
+  it("tells of modules, objects, methods, commands and Lua's own", function()
+    for _, case in ipairs {
+      { "help(core.cert.verify)", "cert%.verify{ chain=" }, { "help(core.key)", "key%.generate%(kind%)" },
+      { "help(core.key.generate 'ed25519')", "key:bits%(%)" },
+      { "help(core.key.generate 'ed25519'.close)", "key:close%(%)" }, { "help 'poll'", "Usage: certwright poll" },
+      { "help(string.format)", "is Lua's own: https://" }, { "help(nil)", "that is nil" },
+      { "help(require 'names')", "names%.lua: what a domain name" }, { "help(core)", "core has: bundle, " },
+      { "help(3)", "\nthere is nothing written about that" },
+    } do
+      terminal:type(case[1] .. "\n")
+      terminal:expect(case[2])
+    end
+  end)
+
+  it("ends at once what waits or catches errors, at Ctrl-C", function()
+    terminal:type "core.host.sleep(1000)\n"
+    terminal:expect "sleep%(1000%)\n"
+    terminal:key "C-c"
+    terminal:expect "interrupted\n.*> $?"
+    terminal:type "core.process.run { 'sleep', '1000' }\n"
+    terminal:expect "'1000' }\n"
+    terminal:key "C-c"
+    terminal:expect "interrupted\n.*interrupted\n"
+    terminal:type "while true do pcall(function() while true do end end) end\n"
+    terminal:expect "end end%) end\n"
+    terminal:key "C-c"
+    terminal:key "C-c"
+    terminal:type "'still ' .. 'there'\n"
+    terminal:expect '\n"still there"\n'
+    terminal:type "coroutine.wrap(function() while true do end end)()\n"
+    terminal:expect "end end%)%(%)\n"
+    terminal:key "C-c"
+    terminal:type "'and ' .. 'here'\n"
+    terminal:expect '\n"and here"\n'
+  end)
+
+  it("undoes a transaction that Ctrl-C ends", function()
+    terminal:type "db = core.store.open ':memory:' db:run 'CREATE TABLE t (a)'\n"
+    terminal:type "db:transaction(function() db:run 'INSERT INTO t VALUES (1)' while true do end end)\n"
+    terminal:expect "while true do end end%)\n"
+    terminal:key "C-c"
+    terminal:expect "interrupted"
+    terminal:type "#db:rows 'SELECT * FROM t'\n"
+    terminal:expect "\n0\n"
+  end)
+
+  it("leaves what is not finished at Ctrl-D, and a string that cannot be", function()
+    terminal:type "for i = 1, 2 do\n"
+    terminal:expect "\n>> "
+    terminal:key "C-d"
+    terminal:expect "'end' expected near <eof>"
+    terminal:type "x = 'abc\n"
+    terminal:expect "unfinished string near <eof>\n> "
+    terminal:type "'a\\\nb'\n"
+    terminal:expect "\na\nb\n"
+  end)
+
   it("keeps its history for its owner alone", function()
     terminal:type "'kept for later'\n"
     terminal:expect '\n"kept for later"\n'
-    terminal:key "C-d"
-    assert.equal(0, terminal:ended())
     local path = terminal.path .. "/.local/state/certwright/history"
     assert.equal("rw-------", lfs.attributes(path, "permissions"))
-    local file = assert(io.open(path))
-    assert.equal("'kept for later'\n", file:read "a")
-    file:close()
+    assert.equal("'kept for later'\n", assert(file.read(path))) -- before its end: a terminal may be closed
+    terminal:type " 'begins with a blank'\nkey = [[\n-----BEGIN PRIVATE KEY-----\n]]\n'last'\n"
+    terminal:expect '\n"last"\n'
+    terminal:key "C-d"
+    assert.equal(0, terminal:ended())
+    assert.equal("'kept for later'\n'last'\n", assert(file.read(path)))
+  end)
+end)
+
+describe("the REPL's surroundings", function()
+  it("says which library is missing", function()
+    local folder = "/tmp/cw-no-readline-" .. tostring(host.pid())
+    assert(file.mkdir(folder, 448))
+    local terminal <close> = Terminal.new({ "unshare", "-m", "sh", "-c", 'mount --make-rprivate / && '
+      .. 'cp -r /usr/share/lua/5.4/. "$1" && rm "$1/readline.lua" && mount --bind "$1" /usr/share/lua/5.4 && exec "$2"',
+      "sh", folder, program })
+    local ok, problem = pcall(function()
+      terminal:expect "the prompt needs a library that edits lines: apt%-get install\n? *lua%-readline"
+      assert.equal(1, terminal:ended())
+    end)
+    terminal:close()
+    process.run { "rm", "-rf", "--", folder }
+    assert(ok, problem)
+  end)
+
+  it("outlives a site that cannot be read", function()
+    local folder = "/tmp/cw-bad-site-" .. tostring(host.pid())
+    assert(file.mkdir(folder, 448))
+    assert(file.write(folder .. "/config.lua", "return {"))
+    local terminal <close> = Terminal.new { program, "--state", "/tmp/cw-no-such-state", "--site", folder }
+    local ok, problem = pcall(function()
+      terminal:type "services\n"
+      terminal:expect "config%.lua:1: .-near <eof>"
+      terminal:type "6 * 7\n"
+      terminal:expect "\n42\n"
+    end)
+    terminal:close()
+    process.run { "rm", "-rf", "--", folder }
+    assert(ok, problem)
   end)
 end)
