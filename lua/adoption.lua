@@ -8,6 +8,7 @@ local assignments = require "assignments"
 local cert = require "core.cert"
 local file = require "core.file"
 local generation = require "core.generation"
+local invocation = require "invocation"
 local json = require "json"
 local key = require "core.key"
 local recovery = require "recovery"
@@ -137,7 +138,7 @@ local function adopt(context, service)
     if not ok then return take_back(context, service, records, message, code) end
   end
   context:say("'%s' now names %s/current/", service.name, service.dir)
-  context:say("to undo: certwright adopt %s --undo", service.name)
+  context:say("to undo: %s", invocation.suggest("adopt %s --undo", service.name))
   return true
 end
 

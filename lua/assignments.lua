@@ -3,6 +3,7 @@
 -- An assignment is a certificate on a service as it is seen at one endpoint,
 -- address and name: what is desired, written and observed there.
 
+local invocation = require "invocation"
 local json = require "json"
 
 local M = {}
@@ -124,8 +125,8 @@ end
 --- Says, without touching anything, that something was cut short.
 function M.mention(context)
   for _, entry in ipairs(M.unfinished(context.db) or {}) do
-    context:say("a deployment of %d is under way or was cut short at '%s'; certwright check finishes or undoes it",
-      entry.object_id, entry.stage)
+    context:say("a deployment of %d is under way or was cut short at '%s'; %s finishes or undoes it",
+      entry.object_id, entry.stage, invocation.suggest "check")
   end
 end
 

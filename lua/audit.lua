@@ -8,6 +8,7 @@
 
 local host = require "core.host"
 local interrupt = require "core.interrupt"
+local invocation = require "invocation"
 local json = require "json"
 local log = require "core.log"
 local object = require "object"
@@ -124,7 +125,8 @@ function M.record(context, what)
   tell_system(fields, seq, seq and hash)
   if not seq then return nil, message, code end
   if not is_good then
-    context:warn("%s was changed by others than certwright: certwright audit --verify says where", trail.path(context))
+    context:warn("%s was changed by others than certwright: %s says where", trail.path(context),
+      invocation.suggest "audit --verify")
   end
   return true, seq
 end

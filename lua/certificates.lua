@@ -2,6 +2,7 @@
 -- their names and their history.  Knows no workflow: states are written by
 -- flow.lua through `advance`.
 
+local invocation = require "invocation"
 local json = require "json"
 
 local M = {}
@@ -154,7 +155,7 @@ function M.get(db, id)
   local rows, message, code = read(db, "id = ?1", "id", id)
   if not rows then return nil, message, code end
   if not rows[1] then
-    return nil, ("there is no request or certificate %d; see certwright list"):format(id), "missing"
+    return nil, ("there is no request or certificate %d; see %s"):format(id, invocation.suggest "list"), "missing"
   end
   return rows[1]
 end

@@ -1,16 +1,13 @@
 -- commandline.lua: a command with its options, as a person would type it: for
 -- pasting into a POSIX shell, and for reading.
 
+local invocation = require "invocation"
 local options = require "options"
 
 local M = {}
 
-local PLAIN = "^[%w@%%+=:,./_-]+$" -- what no shell reads anything into
-
 --- A word as a shell takes it for one word.
-function M.quote(word)
-  return word:find(PLAIN) and word or "'" .. word:gsub("'", "'\\''") .. "'"
-end
+M.quote = invocation.quote
 
 -- What an option is given by: a name and a value. One that begins with a hyphen
 -- would be taken for an option itself.
@@ -48,9 +45,7 @@ end
 -- @param script, args as for arguments
 -- @return array of arrays
 function M.words(context, script, args)
-  local where, words = require "where", { context.caller and { "sudo", "certwright" } or { "certwright" } }
-  if context.site_dir ~= where.site() then words[2] = { "--site", context.site_dir } end
-  if context.state_dir ~= where.state() then words[#words + 1] = { "--state", context.state_dir } end
+  local words = invocation.program(context)
   words[#words + 1] = { script.name }
   local given_words = groups(script, args)
   table.move(given_words, 1, #given_words, #words + 1, words)

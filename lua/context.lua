@@ -5,6 +5,7 @@
 
 local file = require "core.file"
 local host = require "core.host"
+local invocation = require "invocation"
 local text = require "text"
 
 local M = {}
@@ -14,7 +15,7 @@ M.__index = M
 -- @param what { home=, version=, globals= } as cli.lua has them
 function M.new(what)
   local globals = what.globals
-  return setmetatable({
+  local self = setmetatable({
     home = what.home, version = what.version,
     caller = globals.caller or nil, -- the role user who acts; their role is set when it is known
     site_dir = globals.site, state_dir = globals.state,
@@ -24,6 +25,8 @@ function M.new(what)
     columns = host.terminal(1) and host.columns() or nil, -- nil: results go into a file or a pipe
     plan = {}, -- what a dry run would do
   }, M)
+  invocation.settle(self)
+  return self
 end
 
 -- A terminal's lines are broken between words; files and pipes get them whole.
@@ -40,9 +43,10 @@ function M:say(format, ...)
   if not self.quiet then tell(prose) end
 end
 
---- Says what to do next, where it is for a person to do.
+--- Says which command comes next, where it is for a person to give.
+-- @param format what follows "certwright", as of string.format
 function M:next(format, ...)
-  if not self.in_workflow then self:say("next: " .. (self.caller and "sudo " or "") .. format, ...) end
+  if not self.in_workflow then self:say("next: %s", invocation.suggest(format, ...)) end
 end
 
 --- Warns on standard error, even with --quiet.

@@ -8,6 +8,7 @@ local assignments = require "assignments"
 local generation = require "core.generation"
 local host = require "core.host"
 local interrupt = require "core.interrupt"
+local invocation = require "invocation"
 local observation = require "observation"
 local overwrite = require "overwrite"
 local planning = require "planning"
@@ -52,14 +53,15 @@ local function check_configuration(service)
   local settings, message, code = service.how.settings(service)
   if not settings then return nil, message, code end
   local told = "the configuration of '%s' does not name %s; %s:\n\n  %s\n\n"
-    .. "or let certwright do it, where it can: certwright adopt %s"
+    .. "or let certwright do it, where it can: %s"
+  local adopt = invocation.suggest("adopt %s", service.name)
   if not settings.uses_current then
     return nil, told:format(service.name, service.dir .. "/current/",
-      "put this into " .. (settings.where or "its configuration"), table.concat(settings.lines, "\n  "), service.name),
+      "put this into " .. (settings.where or "its configuration"), table.concat(settings.lines, "\n  "), adopt),
       "missing"
   elseif service.sni and not settings.uses_sni then
     return nil, told:format(service.name, "what is presented beside its default certificate", "run",
-      settings.sni_command, service.name), "missing"
+      settings.sni_command, adopt), "missing"
   end
   return true
 end

@@ -4,6 +4,7 @@
 local assignments = require "assignments"
 local certificates = require "certificates"
 local file = require "core.file"
+local invocation = require "invocation"
 local json = require "json"
 local names = require "names"
 local text = require "text"
@@ -170,7 +171,8 @@ function M.find(db, word)
     end
     if rows[1] then return rows[1] end
   end
-  return nil, ("there is no request or certificate '%s'; see certwright list"):format(text.escape(word)), "missing"
+  return nil, ("there is no request or certificate '%s'; see %s"):format(text.escape(word), invocation.suggest "list"),
+    "missing"
 end
 
 local function value_or_dash(value)

@@ -8,6 +8,7 @@ local attempts = require "attempts"
 local audit = require "audit"
 local certificates = require "certificates"
 local generation = require "core.generation"
+local invocation = require "invocation"
 local object = require "object"
 local outcome = require "outcome"
 local submission = require "submission"
@@ -94,8 +95,8 @@ end
 -- The one key of a renewal is chosen when it is begun.
 local function check_key(old, new, args)
   if not args.reuse_key or new.public_key == old.public_key then return true end
-  return nil, ("%d renews %d already, with a key of its own; to begin again with the old key: certwright %s %d"):format(
-    new.id, old.id, new.state == "completed" and "remove" or "cancel", new.id), "exists"
+  return nil, ("%d renews %d already, with a key of its own; to begin again with the old key: %s"):format(
+    new.id, old.id, invocation.suggest("%s %d", new.state == "completed" and "remove" or "cancel", new.id)), "exists"
 end
 
 -- What a request that somebody made in order to renew is wanted for, if nobody
@@ -163,7 +164,8 @@ function M.one(context, steps, row, args)
     if not ok then return nil, message, code end
     return M.pursue(context, steps, row)
   elseif row.state ~= "completed" then
-    local next_one = row.state ~= "cancelled" and ("; to go on with it: certwright enroll %d"):format(row.id) or ""
+    local next_one = row.state ~= "cancelled" and "; to go on with it: " .. invocation.suggest("enroll %d", row.id)
+      or ""
     return nil, ("cannot renew %d: it has no certificate, it is %s%s"):format(row.id, row.state, next_one), "mismatch"
   end
   return renew(context, steps, row, args)
@@ -219,8 +221,8 @@ end
 local function is_owed(context, row)
   if row.state == "rejected" then return false end
   if row.state ~= "submitted" or not submission.by_hand(context, row) then return true end
-  context:say("%d '%s' waits for a person: certwright complete-request %d --file FILE", row.id,
-    text.escape(row.friendly_name), row.id)
+  context:say("%d '%s' waits for a person: %s", row.id, text.escape(row.friendly_name),
+    invocation.suggest("complete-request %d --file FILE", row.id))
   return false
 end
 

@@ -4,6 +4,7 @@
 local certificates = require "certificates"
 local file = require "core.file"
 local flow = require "flow"
+local invocation = require "invocation"
 local request = require "core.request"
 local text = require "text"
 
@@ -75,13 +76,14 @@ local function agree(context, row, name)
   if M.by_hand(context, row) then return true end
   local question = ("request %d is with the CA '%s' already%s; submitting it again orders another certificate"):format(
     row.id, text.escape(row.ca), row.ticket and (" (ticket %s)"):format(text.escape(row.ticket)) or "")
-  return context:agree(question, ("ask for the answer with: certwright complete-request %d"):format(row.id))
+  return context:agree(question, "ask for the answer with: " .. invocation.suggest("complete-request %d", row.id))
 end
 
 -- Whether a request may be submitted as it is now.
 local function admit(context, row, name)
   if row.state == "completed" then
-    return nil, ("%d is completed already; renew it with: certwright renew %d"):format(row.id, row.id), "exists"
+    return nil, ("%d is completed already; renew it with: %s"):format(row.id,
+      invocation.suggest("renew %d", row.id)), "exists"
   elseif not flow.holds(M.from, row.state) then
     return nil, ("cannot submit %d: it was %s"):format(row.id, row.state), "mismatch"
   end

@@ -211,26 +211,76 @@ function M.cut(heading)
   end
 end
 
---- Prose broken at blanks into lines of so many columns; a word that is wider
--- (a path, a fingerprint) is never broken.  What follows a line break in it
--- stands as it is: lists, and commands that are there to be copied.
--- @param columns nil: no terminal, nothing is broken
--- @param indent of the lines after the first
-function M.wrap(prose, columns, indent)
-  local first, rest = prose:match "^([^\n]*)(.*)$"
-  if not columns or width(first) <= columns then return prose end
-  local lines, line = {}, nil
-  first = trimmed(first):gsub("(%(%w+) (%x+%))", "%1\0%2") -- "(was 0123456789abcdef)" stays one word
-  for blanks, word in first:gmatch "( *)(%S+)" do
-    if line and width(line .. blanks .. word) > columns then
-      lines[#lines + 1] = line
-      line = (" "):rep(indent) .. word
-    else
-      line = (line or "") .. blanks .. word
+-- Where a command begins that a line ends with, there to be copied.
+local function command_start(line)
+  for _, before in ipairs { "^ *", ": ", "see " } do
+    for _, program in ipairs { "certwright", "sudo certwright" } do
+      local start = line:match(before .. "()" .. program .. " [^;]*$")
+      if start then return start end
+    end
+  end
+end
+
+-- A command in lines that a shell takes for one: not broken in what is quoted.
+local function broken_command(command, columns, indent)
+  local lines, line, word = {}, nil, nil
+  for blanks, part in command:gmatch "( *)(%S+)" do
+    word = word and word .. blanks .. part or part
+    local _, quotes = word:gsub("\\'", ""):gsub("'", "")
+    if quotes % 2 == 0 then
+      local longer = line and line .. " " .. word or (" "):rep(indent) .. word
+      if line and width(longer) + 2 > columns then
+        lines[#lines + 1] = line .. " \\"
+        longer = (" "):rep(indent + 2) .. word
+      end
+      line, word = longer, nil
     end
   end
   lines[#lines + 1] = line
-  return table.concat(lines, "\n"):gsub("%z", " ") .. rest
+  return table.concat(lines, "\n") .. (word and " " .. word or "")
+end
+
+-- What stands before the command of a line that is too wide, and that command,
+-- broken; nil where there is none.
+local function parted(line, columns, indent)
+  local start = width(line) > columns and command_start(line)
+  if not start then return nil end
+  local before = trimmed(line:sub(1, start - 1))
+  local command = broken_command(line:sub(start), columns, before == "" and start - 1 or indent)
+  return before, before == "" and command or "\n" .. command
+end
+
+local function wrapped(line, columns, indent)
+  local lines, so_far = {}, nil
+  line = line:gsub("(%(%w+) (%x+%))", "%1\0%2") -- "(was 0123456789abcdef)" stays one word
+  for blanks, word in line:gmatch "( *)(%S+)" do
+    if so_far and width(so_far .. blanks .. word) > columns then
+      lines[#lines + 1] = so_far
+      so_far = (" "):rep(indent) .. word
+    else
+      so_far = (so_far or "") .. blanks .. word
+    end
+  end
+  lines[#lines + 1] = so_far
+  return (table.concat(lines, "\n"):gsub("%z", " "))
+end
+
+--- Prose broken at blanks into lines of so many columns; a word that is wider
+-- (a path, a fingerprint) is never broken.  What follows a line break in it
+-- stands as it is, as lists do.  A command at the end of a line, there to be
+-- copied, stays whole: where it has to be broken, a shell takes it for one.
+-- @param columns nil: no terminal, nothing is broken
+-- @param indent of the lines after the first
+function M.wrap(prose, columns, indent)
+  if not columns then return prose end
+  local first, rest = prose:match "^([^\n]*)(.*)$"
+  rest = rest:gsub("[^\n]+", function(line)
+    local before, command = parted(line, columns, indent)
+    return before and before .. command
+  end)
+  if width(first) <= columns then return first .. rest end
+  local before, command = parted(first, columns, indent)
+  return wrapped(trimmed(before or first), columns, indent) .. (command or "") .. rest
 end
 
 --- Label and value pairs, one a line; the lines of a value stand below each other.

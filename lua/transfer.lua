@@ -8,6 +8,7 @@ local certificates = require "certificates"
 local completion = require "completion"
 local file = require "core.file"
 local flow = require "flow"
+local invocation = require "invocation"
 local key = require "core.key"
 local names = require "names"
 local request = require "request"
@@ -169,8 +170,9 @@ local function export_pfx(context, row, chain, options)
   if not row.has_private_key then
     return nil, ("cannot export %d as pfx: its key is not here"):format(row.id), "missing"
   elseif not row.exportable then
+    local better = invocation.suggest("new-request --from %d --exportable", row.id)
     return nil, ("cannot export %d as pfx: its key is not exportable, as it was made or imported without "
-      .. "--exportable; one that is: certwright new-request --from %d --exportable"):format(row.id, row.id), "denied"
+      .. "--exportable; one that is: %s"):format(row.id, better), "denied"
   end
   local secret <close>, message, code = key.open(context:path("keys", row.id .. ".pem"))
   if not secret then return nil, message, code end

@@ -11,6 +11,7 @@ local attempts = require "attempts"
 local certificates = require "certificates"
 local flow = require "flow"
 local generation = require "core.generation"
+local invocation = require "invocation"
 local json = require "json"
 local object = require "object"
 local options = require "options"
@@ -29,8 +30,7 @@ end
 --- What a person does next with a completed object, for context:next.
 function M.next_of(row)
   local wanted = M.of(row)
-  return wanted.renew and "certwright renew %d" or wanted.services and "certwright enroll %d"
-    or "certwright assign-services %d --services LIST"
+  return wanted.renew and "renew %d" or wanted.services and "enroll %d" or "assign-services %d --services LIST"
 end
 
 --- Keeps a wish for when the object has to be gone on with.
@@ -201,7 +201,8 @@ local function run_step(context, step, row, wish, again)
     result, message, code = wait_for_person(context, row, message, code)
   end
   if code == "pending" then
-    message = ("%s\nto go on then: certwright %s %d"):format(message, wish.renew and "renew" or "enroll", row.id)
+    message = ("%s\nto go on then: %s"):format(message,
+      invocation.suggest("%s %d", wish.renew and "renew" or "enroll", row.id))
   end
   return result, message, code
 end

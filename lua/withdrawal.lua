@@ -3,6 +3,7 @@
 -- remembered before that person says that it was done.
 
 local certificates = require "certificates"
+local invocation = require "invocation"
 local json = require "json"
 local text = require "text"
 
@@ -21,13 +22,14 @@ end
 
 -- Who has to be asked by a person, and for what.
 local function advice(row)
+  local done = invocation.suggest("revoke %d --done", row.id)
   if row.self_signed then
     return ("nobody revokes a self-signed certificate: take it away wherever clients trust it; to have it shown as "
-      .. "revoked here:\n  certwright revoke %d --done"):format(row.id)
+      .. "revoked here:\n  %s"):format(done)
   end
   local ca = row.ca and ("the CA '%s'"):format(text.escape(row.ca)) or "its CA"
   return ("%s is not asked from here: have it revoke serial number %s of '%s'; when it has:\n"
-    .. "  certwright revoke %d --done"):format(ca, row.serial, text.escape(row.issuer), row.id)
+    .. "  %s"):format(ca, row.serial, text.escape(row.issuer), done)
 end
 
 local function remember(context, row, reason)

@@ -4,6 +4,7 @@
 local assignments = require "assignments"
 local attempts = require "attempts"
 local certificates = require "certificates"
+local invocation = require "invocation"
 local object = require "object"
 local options = require "options"
 local text = require "text"
@@ -71,16 +72,17 @@ local function named(db, word)
   local row, message, code = object.find(db, word)
   if not row then return nil, message, code end
   if row.state == "completed" then return row end
-  return nil, ("%d has no certificate yet: it is %s; next:\n  certwright %s %d"):format(row.id, row.state,
-    row.state == "submitted" and "complete-request" or "submit-request", row.id), "mismatch"
+  local step = row.state == "submitted" and "complete-request" or "submit-request"
+  return nil, ("%d has no certificate yet: it is %s; next:\n  %s"):format(row.id, row.state,
+    invocation.suggest("%s %d", step, row.id)), "mismatch"
 end
 
 -- What becomes of a failure that is known to renew and poll.
 local function later(context, id)
   local failures, next_at = attempts.of(context.db, id)
   if context.in_workflow or context.dry_run or (failures or 0) == 0 then return "" end
-  return ("\nrenew and poll try %d again after %s; to give it up: certwright assign-services %d --cancel"):format(id,
-    text.time(next_at), id)
+  return ("\nrenew and poll try %d again after %s; to give it up: %s"):format(id, text.time(next_at),
+    invocation.suggest("assign-services %d --cancel", id))
 end
 
 -- What was assigned, and what its clients may not like.
@@ -112,7 +114,7 @@ else, without --services: those that it is on, or should be.  For example:
 
   run = function(args, context)
     if not args.cert and (args.cancel or not context.terminal) then
-      return nil, "assign-services needs CERT, and --services LIST; see certwright list", "usage"
+      return nil, "assign-services needs CERT, and --services LIST; see " .. invocation.suggest "list", "usage"
     end
     local db, message, code = context:write()
     if not db then return nil, message, code end

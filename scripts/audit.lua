@@ -5,6 +5,7 @@ local evidence = require "evidence"
 local file = require "core.file"
 local generation = require "core.generation"
 local host = require "core.host"
+local invocation = require "invocation"
 local json = require "json"
 local options = require "options"
 local text = require "text"
@@ -180,7 +181,7 @@ revocation that was found.
       return nil, "--verify is about the whole record: give it alone, or with --expect", "usage"
     end
     if args.id and not args.id:match "^%d+$" then
-      return nil, ("'%s' is no id; certwright list shows them"):format(text.escape(args.id)), "usage"
+      return nil, ("'%s' is no id; %s shows them"):format(text.escape(args.id), invocation.suggest "list"), "usage"
     end
     if args.verify then return verify(args, context) end
     if not args.head then return read(args, context) end

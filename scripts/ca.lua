@@ -4,6 +4,7 @@ local authority = require "ca.local"
 local caller = require "caller"
 local crl = require "crl"
 local flow = require "flow"
+local invocation = require "invocation"
 local json = require "json"
 local options = require "options"
 local outfile = require "outfile"
@@ -48,7 +49,7 @@ local function init(_, context)
     return nothing(FIELDS)
   end
   context:say("made a root and an issuing CA in %s", context:path "ca")
-  context:say("clients must trust the root: certwright ca root --out root.pem")
+  context:say("clients must trust the root: %s", invocation.suggest "ca root --out root.pem")
   return fields_of(root, context:path("ca", "root.pem"))
 end
 

@@ -2,6 +2,7 @@
 
 local certificates = require "certificates"
 local inspection = require "inspection"
+local invocation = require "invocation"
 local json = require "json"
 local object = require "object"
 local text = require "text"
@@ -16,7 +17,7 @@ local function lines_of(list, context)
     end
   end
   if #shown == 0 then
-    return "nothing is assigned yet; assign with: certwright assign-services CERT --services LIST"
+    return "nothing is assigned yet; assign with: " .. invocation.suggest "assign-services CERT --services LIST"
   end
   return object.assignments(shown, context.columns, ids)
 end

@@ -3,6 +3,7 @@
 
 local completion = require "completion"
 local flow = require "flow"
+local invocation = require "invocation"
 local object = require "object"
 local submission = require "submission"
 local text = require "text"
@@ -48,7 +49,7 @@ end
 local function complete(context, row, pile, pages)
   local leaf, found, code = completion.match(context.db, pile.certificates, row)
   if not leaf and pile.key and code == "mismatch" then
-    found = found .. "\nit came with a key of its own: certwright import FILE takes in both"
+    found = found .. "\nit came with a key of its own: " .. invocation.suggest "import FILE" .. " takes in both"
   end
   if not leaf then return nil, found, code end
   local ok, message

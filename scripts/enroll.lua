@@ -120,7 +120,7 @@ was asked for now.  For example:
     result, message, code = (args.id and resume or begin)(args, context, steps)
     context.in_workflow = nil
     if result and not code and not context.dry_run and result.state == "completed" and #result.assignments == 0 then
-      context:next("certwright assign-services %d --services LIST", result.id)
+      context:next("assign-services %d --services LIST", result.id)
     end
     return result, message, code -- wish.go_on returns more, which is no exit status
   end,

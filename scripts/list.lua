@@ -2,6 +2,7 @@
 
 local assignments = require "assignments"
 local certificates = require "certificates"
+local invocation = require "invocation"
 local json = require "json"
 local object = require "object"
 local options = require "options"
@@ -69,8 +70,10 @@ valid ones of a CA, the newest first, self-signed ones after them; then what
 cannot be.]],
 
   text = function(list, context)
-    if #list == 0 and context.is_filtered then return "nothing is like that; certwright list shows everything" end
-    if #list == 0 then return "there is nothing yet; begin with: certwright new-request --domain NAME" end
+    if #list == 0 and context.is_filtered then
+      return ("nothing is like that; %s shows everything"):format(invocation.suggest "list")
+    end
+    if #list == 0 then return "there is nothing yet; begin with: " .. invocation.suggest "new-request --domain NAME" end
     local rows = { { "ID", "NAME", "STATE", "STATUS", "UNTIL", "SERVICES", "SHA-256", "DOMAINS" } }
     for _, fields in ipairs(list) do rows[#rows + 1] = row_of(fields) end
     return text.fitted(rows, context.columns, steps_for(list, context.columns))

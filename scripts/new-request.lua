@@ -158,12 +158,12 @@ everything, page by page.  For example:
     context:say("%s %d '%s' for %s", args.self_signed and "self-signed certificate" or "request", id,
       require("text").escape(row.friendly_name), require("names").shown(row.domains))
     if args.self_signed then
-      context:next("certwright assign-services %d --services LIST", id)
+      context:next("assign-services %d --services LIST", id)
     else
       context:say("key kept as %s, request as %s", context:path("keys", id .. ".pem"),
         context:path("requests", id .. ".csr"))
       if args.out then context:say("wrote the request to %s", args.out) end
-      context:next("certwright submit-request %d", id)
+      context:next("submit-request %d", id)
     end
     return object.fields(context, row)
   end,

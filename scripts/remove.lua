@@ -6,6 +6,7 @@ local certificates = require "certificates"
 local completion = require "completion"
 local file = require "core.file"
 local flow = require "flow"
+local invocation = require "invocation"
 local object = require "object"
 
 local function still_assigned(context, row)
@@ -30,7 +31,7 @@ end
 local function agree(context, row)
   if not flow.holds(completion.from, row.state) then return true end
   return context:agree(("request %d is pending: removing it deletes the key that its certificate would need"):format(
-    row.id), ("keep its key: certwright cancel %d"):format(row.id))
+    row.id), "keep its key: " .. invocation.suggest("cancel %d", row.id))
 end
 
 -- The row goes first: a key without a row is harmless, a row without its key

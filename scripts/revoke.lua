@@ -3,6 +3,7 @@
 local assignments = require "assignments"
 local crl = require "crl"
 local flow = require "flow"
+local invocation = require "invocation"
 local object = require "object"
 local text = require "text"
 local withdrawal = require "withdrawal"
@@ -15,7 +16,7 @@ local function agree(context, row)
   if #services == 0 then return true end
   local matter = ("%d '%s' is on %s, where clients that check will refuse it when it is revoked"):format(row.id,
     text.escape(row.friendly_name), table.concat(services, ", "))
-  return context:agree(matter, ("renew it first: certwright renew %d"):format(row.id))
+  return context:agree(matter, "renew it first: " .. invocation.suggest("renew %d", row.id))
 end
 
 local function revoke(args, context, row)
@@ -32,7 +33,7 @@ local function revoke(args, context, row)
     context:say("%d '%s' is revoked", row.id, text.escape(row.friendly_name))
     local site = context:site()
     local ca = not args.done and site and site:ca(row.ca)
-    if ca and ca.adapter == "local" then context:next "certwright ca crl --out FILE, to be published" end
+    if ca and ca.adapter == "local" then context:next "ca crl --out FILE, to be published" end
   end
   return object.read(context, row.id)
 end

@@ -32,7 +32,7 @@ Exit status 3: the CA has not issued the certificate yet.]],
     if answer.dry_run then return result end
     if not answer.issued then return result, answer.advice or "the CA has not issued it yet", "pending" end
     context:say("request %d: the CA '%s' has issued it (ticket %s)", row.id, answer.ca, answer.ticket)
-    context:next("certwright complete-request %d", row.id)
+    context:next("complete-request %d", row.id)
     return result
   end,
 }

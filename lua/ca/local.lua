@@ -6,6 +6,7 @@
 
 local cert = require "core.cert"
 local file = require "core.file"
+local invocation = require "invocation"
 local key = require "core.key"
 local lfs = require "lfs"
 local names = require "names"
@@ -45,7 +46,7 @@ end
 -- @return core.cert | nil, message, "missing" | ...
 function M.root(context)
   if not M.exists(context) then
-    return nil, "there is no local CA here; make one with: certwright ca init", "missing"
+    return nil, "there is no local CA here; make one with: " .. invocation.suggest "ca init", "missing"
   end
   return read_certificate(paths(context).root)
 end
@@ -151,7 +152,7 @@ end
 --- Issues at once, and keeps the certificate until it is collected.
 function M.submit(ca, order, context)
   if not M.exists(context) then
-    return nil, "there is no local CA here; make one with: certwright ca init", "missing"
+    return nil, "there is no local CA here; make one with: " .. invocation.suggest "ca init", "missing"
   end
   local domains, why = names.list(order.request:fields().domains)
   if not domains then return nil, "the local CA refuses: " .. why, "rejected" end

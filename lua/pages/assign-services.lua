@@ -5,6 +5,7 @@ local assignments = require "assignments"
 local cert = require "core.cert"
 local certificates = require "certificates"
 local commandline = require "commandline"
+local invocation = require "invocation"
 local object = require "object"
 local options = require "options"
 local overwrite = require "overwrite"
@@ -28,7 +29,7 @@ local function candidates(db)
     if row.state == "completed" and row.has_private_key and usable then list[#list + 1] = row end
   end
   if #list > 0 then return list end
-  return nil, "there is no valid certificate with a key here to assign; see certwright list", "missing"
+  return nil, "there is no valid certificate with a key here to assign; see " .. invocation.suggest "list", "missing"
 end
 
 local function describe(row)

@@ -4,6 +4,7 @@
 local certificates = require "certificates"
 local commandline = require "commandline"
 local completion = require "completion"
+local invocation = require "invocation"
 local text = require "text"
 local unpacking = require "unpacking"
 local wizard = require "wizard"
@@ -124,7 +125,7 @@ function M.run(context, flags, args)
   local rows
   rows, message, code = certificates.pending(context.db)
   if not rows then return nil, message, code end
-  if #rows == 0 then return nil, "there is no pending request; see certwright list", "missing" end
+  if #rows == 0 then return nil, "there is no pending request; see " .. invocation.suggest "list", "missing" end
   local ui = wizard.new(context:dialogue())
   local state
   state, message, code = ui:run({ request_page(context.db, rows), file_page(site), summary_page(context, flags) },

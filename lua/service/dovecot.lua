@@ -6,6 +6,7 @@
 -- Its reload never looks at certificates: with a bad pair it ends with status 0,
 -- and TLS is gone.
 
+local invocation = require "invocation"
 local lfs = require "lfs"
 local paths = require "paths"
 local sections = require "sections"
@@ -202,7 +203,8 @@ end
 
 local function no_drop_in(service, said)
   return ("no drop-in file would give Dovecot this certificate; write by hand, at %s:\n  %s\nthen reload it; "
-    .. "certwright services %s says whether it is adopted"):format(said.where, said.lines[1], service.name),
+    .. "%s says whether it is adopted"):format(said.where, said.lines[1],
+    invocation.suggest("services %s", service.name)),
     "unsupported"
 end
 

@@ -4,6 +4,7 @@
 -- so that a certificate and a key of different generations never meet.
 
 local host = require "core.host"
+local invocation = require "invocation"
 local lfs = require "lfs"
 local directives = require "directives"
 local paths = require "paths"
@@ -251,8 +252,8 @@ local function place_for(http, name)
 end
 
 local function by_hand(service, said)
-  return ("write by hand, into %s:\n  %s\nthen reload it; certwright services %s says whether it is adopted")
-    :format(said.where, said.lines[1], service.name)
+  return ("write by hand, into %s:\n  %s\nthen reload it; %s says whether it is adopted")
+    :format(said.where, said.lines[1], invocation.suggest("services %s", service.name))
 end
 
 -- The file that would give all servers the certificate.

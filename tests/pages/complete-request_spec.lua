@@ -83,7 +83,7 @@ describe("complete-request on a terminal", function()
   it("says that nothing is pending; and asks nobody without a terminal", function()
     local terminal <close> = pages.start(desk, "complete-request")
     assert.equal(1, terminal:ended())
-    terminal:expect "there is no pending request; see certwright list"
+    terminal:expect "there is no pending request; see\n  certwright %-%-site "
     desk:refuses(2, "usage", "complete-request needs an ID, or --file FILE", "complete-request")
   end)
 end)

@@ -276,7 +276,7 @@ function Desk:start(...)
     { output = path }))
   return function()
     local status = assert(child:wait(60)).status
-    local text = self:read(path)
+    local text = self.lab:plain(self:read(path))
     assert.is_nil(text:find("PRIVATE KEY", 1, true), "a private key was printed")
     os.remove(path)
     return status, text

@@ -464,14 +464,23 @@ function Lab:site(config, policy)
   end
 end
 
+--- What was printed, without the folders in the commands that it suggests: any
+-- lab's are others.
+function Lab:plain(printed)
+  local named = ("certwright --site %s --state %s"):format(self.site_path, self.state_path)
+  return (printed:gsub(named:gsub("%p", "%%%0"), "certwright"))
+end
+
 --- Runs certwright as a user would, with the lab's site and state. A last argument
--- that is a table is the options of core.process.run.
+-- that is a table is the options of core.process.run. What was printed is plain.
 function Lab:run(...)
   local argv, options = { program(), "--site", self.site_path, "--state", self.state_path, ... }, nil
   if type(argv[#argv]) == "table" then
     options = table.remove(argv)
   end
-  return assert(process.run(argv, options))
+  local result = assert(process.run(argv, options))
+  result.stdout, result.stderr = self:plain(result.stdout), self:plain(result.stderr)
+  return result
 end
 
 --- The same with --json: what it printed, decoded, and the result.
