@@ -1,11 +1,15 @@
 -- enroll: the whole workflow in one go: the steps of scripts/workflow.lua, one
 -- after the other.  Pending at a CA: exit 3, and `enroll ID` goes on later.
 
+local attempts = require "attempts"
+local certificates = require "certificates"
 local flow = require "flow"
+local invocation = require "invocation"
 local object = require "object"
 local options = require "options"
 local roles = require "roles"
 local scripts = require "scripts"
+local text = require "text"
 local wish = require "wish"
 
 -- What cannot come true is said before anything is ordered.
@@ -25,6 +29,32 @@ local function misplaced(args, step)
     local value = args[key]
     if value and key ~= "services" and (type(value) ~= "table" or #value > 0) then return option[1] end
   end
+end
+
+-- What becomes of an object with which it went wrong, and what can be done.
+local function later(context, id)
+  local row = certificates.get(context.db, id)
+  if not row then return "" end
+  local again = ("; to go on now: %s\nto give it up: %%s"):format(invocation.suggest("enroll %d", id))
+  if row.state == "rejected" then
+    return ("\nrequest %d is not tried again by itself; to submit it again: %s"):format(id,
+      invocation.suggest("enroll %d", id))
+  elseif row.state ~= "completed" then
+    return ("\nrequest %d is kept, and poll tries again" .. again):format(id, invocation.suggest("cancel %d", id))
+  end
+  local failures, next_at = attempts.of(context.db, id)
+  return ("\nrenew and poll try %d again%s" .. again):format(id,
+    (failures or 0) > 0 and " after " .. text.time(next_at) or "",
+    invocation.suggest("assign-services %d --cancel", id))
+end
+
+-- Goes on with an object as it is wished for; says what comes of a failure.
+local function go_on(context, steps, id, again)
+  local result, message, code, is_done = wish.go_on(context, steps, id, again)
+  if message and code ~= "pending" and code ~= "busy" and not is_done and not context.dry_run then
+    message = message .. later(context, id)
+  end
+  return result, message, code
 end
 
 -- Goes on with a request, as it was wished for and is wished for now.
@@ -49,7 +79,7 @@ local function resume(args, context, steps)
   if ok then ok, message, code = wish.keep(context, row.id, wanted) end
   if not ok then return nil, message, code end
   if context.dry_run then return wish.explain(context, steps, row, wanted, args.services) end
-  return wish.go_on(context, steps, row.id, args.services ~= nil)
+  return go_on(context, steps, row.id, args.services ~= nil)
 end
 
 -- What a dry run says of the steps that come after new-request.
@@ -79,7 +109,7 @@ local function begin(args, context, steps)
   if made == nil then return nil, message, code end
   if context.dry_run then return foresee(context, steps, made, args.wish) end
   context.printed = nil
-  return wish.go_on(context, steps, made.id)
+  return go_on(context, steps, made.id)
 end
 
 -- The options of new-request, and those of the later steps.
@@ -107,7 +137,7 @@ return {
   options = declared(),
   notes = [[
 Exit status 3: the CA has not issued yet; enroll ID goes on later, with what
-was asked for now.  For example:
+was asked for now, after a failure as well; poll does so by itself.  For example:
    certwright enroll --services web,smtp,imap --ca local
    certwright enroll --from 1 --services web,smtp,imap]],
   text = function(result, context) return context.printed or object.text(result, context) end,
@@ -122,6 +152,6 @@ was asked for now.  For example:
     if result and not code and not context.dry_run and result.state == "completed" and #result.assignments == 0 then
       context:next("assign-services %d --services LIST", result.id)
     end
-    return result, message, code -- wish.go_on returns more, which is no exit status
+    return result, message, code
   end,
 }

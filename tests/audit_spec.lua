@@ -123,7 +123,7 @@ describe("the audit record", function()
       local list = records()
       local function ending(i) return { list[i].result, list[i].code, list[i].status, list[i].object } end
       assert.same({ "failed", "missing", 1 }, ending(2))
-      assert.equal("there is no request or certificate 7; see certwright list", list[2].message)
+      assert.equal("there is no request or certificate 7; see certwright list", desk.lab:plain(list[2].message))
       assert.same({ "refused", "usage", 2, 1 }, ending(6))
       assert.same({ "pending", "pending", 3, 1 }, ending(8))
       assert.same({ "created", "submitted" }, { list[8].before.objects["1"].state, list[8].after.objects["1"].state })

@@ -111,6 +111,14 @@ describe("enroll", function()
     assert.equal(2, orders())
   end)
 
+  it("says that a request which its CA rejected is not tried again by itself", function()
+    slow_ca()
+    desk:write("site/ca/slow.lua", "return { summary = 's', submit = function() return nil, 'no', 'rejected' end, "
+      .. "collect = function() end }")
+    desk:refuses(1, "rejected", "no\nrequest 1 is not tried again by itself; to submit it again: certwright enroll 1",
+      "enroll", "--domain", "a.test")
+  end)
+
   describe("with --services", function()
     local web
 
@@ -138,6 +146,21 @@ describe("enroll", function()
       local result = desk:run("enroll", "--services", "web")
       assert.equal(1, result.status, result.stderr)
       assert.equal("failed", desk:done("audit")[4].result)
+    end)
+
+    it("says when it is tried again where a service refused, and how to give it up", function()
+      local refusing = { reload = { "false" } }
+      for field, value in pairs(web.service) do refusing[field] = refusing[field] or value end
+      desk.lab:site { services = { web = refusing } }
+      desk:done("ca", "init")
+      local result = desk:run("enroll", "--services", "web")
+      assert.equal(1, result.status, result.stderr)
+      local object = desk:done("list")[1]
+      assert.matches("everything is as before\nrenew and poll try " .. object.id .. " again after %d[^\n]+Z; to go on now: "
+        .. "certwright enroll " .. object.id .. "\nto give it up: certwright assign%-services " .. object.id
+        .. " %-%-cancel\n$", result.stderr)
+      desk:done("assign-services", tostring(object.id), "--cancel")
+      assert.same({}, (desk:done "poll"))
     end)
 
     it("asks for other names where they are given", function()

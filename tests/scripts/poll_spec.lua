@@ -176,7 +176,8 @@ describe("poll", function()
   it("hands over what the CA could not take when it was wished for", function()
     desk:write("site/ca/slow.lua", "return { summary = 's', submit = function() return nil, 'asleep', 'timeout' end, "
       .. "collect = function() end }")
-    desk:refuses(1, "timeout", "asleep", "enroll", "--domain", NAME)
+    desk:refuses(1, "timeout", "asleep\nrequest 1 is kept, and poll tries again; to go on now: certwright enroll 1\n"
+      .. "to give it up: certwright cancel 1", "enroll", "--domain", NAME)
     desk:write("site/ca/slow.lua", SLOW)
     assert.equal("submitted", desk:waits("poll")[1].state)
   end)
