@@ -138,9 +138,9 @@ function M.columns(context, chain)
   }, fields.domains
 end
 
---- The column of warnings: these, but for what was said of trust before, and
--- why the chain is not trusted now.
-function M.warnings(columns, warnings, before)
+-- These warnings, but for what was said of trust before, and why the chain is not
+-- trusted now.
+local function with_trust(columns, warnings, before)
   local list = json.array()
   for _, warning in ipairs(warnings) do
     if warning.message ~= before then list[#list + 1] = warning end
@@ -148,7 +148,13 @@ function M.warnings(columns, warnings, before)
   if columns.untrusted ~= certificates.NULL then
     list[#list + 1] = { code = "untrusted", message = columns.untrusted }
   end
-  return json.compact(list)
+  return list
+end
+
+--- The column of warnings: these, but for what was said of trust before, and
+-- why the chain is not trusted now.
+function M.warnings(columns, warnings, before)
+  return json.compact(with_trust(columns, warnings, before))
 end
 
 -- What the request itself says, where it is still here and can be read.
@@ -188,6 +194,32 @@ function M.say_renewal(context, columns)
     context:site().policy:source "renew_at")
 end
 
+-- What would be known of a certificate, or why it cannot serve.
+-- @return columns, names, warnings | nil, message, code
+local function judge(context, row, leaf, pile)
+  local fields = leaf:fields()
+  local ok, message, code = refuse(fields, os.time())
+  if not ok then return nil, message, code end
+  local chain
+  chain, message, code = M.chain(context, leaf, pile)
+  if not chain then return nil, message, code end
+  local columns, names
+  columns, names, code = M.columns(context, chain)
+  if not columns then return nil, names, code end
+  local warnings = appraisal.differences(row, requested(context, row), fields)
+  local doubts = appraisal.doubts(chain)
+  table.move(doubts, 1, #doubts, #warnings + 1, warnings)
+  return columns, names, warnings
+end
+
+--- What completing a request would warn of; changes nothing.
+-- @return array of { code =, message = } | nil, message, code: it would be refused
+function M.foresee(context, row, leaf, pile)
+  local columns, message, warnings = judge(context, row, leaf, pile)
+  if not columns then return nil, message, warnings end
+  return with_trust(columns, warnings)
+end
+
 --- Completes a request with its certificate.  Again with the same one: its chain
 -- and whether it is trusted are found anew.
 -- @param row the object; leaf its certificate; pile what came with it
@@ -199,17 +231,8 @@ function M.complete(context, row, leaf, pile)
   elseif not flow.holds(M.from, row.state) then
     return nil, ("cannot complete %d: it was %s"):format(row.id, row.state), "mismatch"
   end
-  local fields = leaf:fields()
-  local ok, message, code = refuse(fields, os.time())
-  if not ok then return nil, message, code end
-  local chain
-  chain, message, code = M.chain(context, leaf, pile)
-  if not chain then return nil, message, code end
-  local columns, names = M.columns(context, chain)
-  if not columns then return nil, names, code end
-  local warnings = appraisal.differences(row, requested(context, row), fields)
-  local doubts = appraisal.doubts(chain)
-  table.move(doubts, 1, #doubts, #warnings + 1, warnings)
+  local columns, names, warnings = judge(context, row, leaf, pile)
+  if not columns then return nil, names, warnings end
   columns.warnings = M.warnings(columns, warnings)
   if context.dry_run then return explain(context, columns, warnings) end
   return flow.advance(context, row.id, M.from, "completed", columns,

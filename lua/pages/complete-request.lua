@@ -45,9 +45,18 @@ local function unpack_files(state, paths)
   return unpacking.files(paths, { password = password or nil })
 end
 
--- Asks for one file; what cannot be read, or is for another request, is asked for
--- again.  A PKCS #12 may want its password.
-local function ask_file(state, ui, question, is_leaf)
+-- The certificate of a pile that is for the request, if it can serve.
+local function fitting(context, state, pile)
+  local leaf, message = completion.match(state.db, pile.certificates, state.row)
+  if not leaf then return nil, message end
+  local warnings, why = completion.foresee(context, state.row, leaf, pile.certificates)
+  if not warnings then return nil, why end
+  return leaf
+end
+
+-- Asks for one file; what cannot be read or serve, or is for another request, is
+-- asked for again.  A PKCS #12 may want its password.
+local function ask_file(context, state, ui, question, is_leaf)
   while true do
     local path = ui:ask(question)
     if path == "" then return nil end
@@ -59,13 +68,13 @@ local function ask_file(state, ui, question, is_leaf)
       if code then state.password_file = nil end
     end
     local leaf = pile
-    if pile and is_leaf then leaf, message = completion.match(state.db, pile.certificates, state.row) end
+    if pile and is_leaf then leaf, message = fitting(context, state, pile) end
     if leaf then return path, is_leaf and leaf end
     ui:say(message .. ".")
   end
 end
 
-local function file_page(site)
+local function file_page(context, site)
   return {
     title = "File from the CA",
     help = "What the CA sent, in any form: PEM, DER, PKCS #7, PKCS #12, ZIP.\nThe rest of the chain may be in further "
@@ -74,12 +83,14 @@ local function file_page(site)
       local asks = can_ask(site, state.row)
       if asks then ui:say(("Without a file the CA '%s' is asked."):format(state.row.ca)) end
       local files, before = {}, state.file
-      local path, leaf = ask_file(state, ui, { prompt = "File", default = before[1], optional = asks }, true)
+      local first = { prompt = "File", default = before[1], optional = asks }
+      local path, leaf = ask_file(context, state, ui, first, true)
       state.leaf = leaf
       while path do
         files[#files + 1] = path
         state.file = table.move(before, #files + 1, #before, #files + 1, { table.unpack(files) }) -- also after `<`
-        path = ask_file(state, ui, { prompt = "Further file", default = before[#files + 1], optional = true }, false)
+        local further = { prompt = "Further file", default = before[#files + 1], optional = true }
+        path = ask_file(context, state, ui, further, false)
       end
       state.file = files
     end,
@@ -100,12 +111,23 @@ local function summary(state)
   return list
 end
 
+-- Warns before it is completed of what it would be warned of afterwards.
+local function warn(context, state, ui)
+  local pile = unpack_files(state, state.file)
+  local warnings = pile and completion.foresee(context, state.row, state.leaf, pile.certificates) or {}
+  for _, warning in ipairs(warnings) do
+    ui:warn(warning.message .. (warning.code == "untrusted" and "; a missing link of the chain goes into a further "
+      .. "file (`<` goes back), a root that clients trust into 'anchors' of config.lua" or ""))
+  end
+end
+
 local function summary_page(context, flags)
   return {
     title = "Summary", help = "Nothing has been changed yet. Yes completes the request; no service is touched by it.",
     run = function(state, ui)
       local columns = ui.dialogue.columns()
       ui:show(text.fields(summary(state), columns))
+      if state.leaf then warn(context, state, ui) end
       if not state.leaf then ui:say(("The CA '%s' will be asked for the certificate."):format(state.row.ca)) end
       local words = commandline.words(context, { name = "complete-request", options = flags },
         { file = state.file, password_file = state.password_file })
@@ -127,9 +149,9 @@ function M.run(context, flags, args)
   if not rows then return nil, message, code end
   if #rows == 0 then return nil, "there is no pending request; see " .. invocation.suggest "list", "missing" end
   local ui = wizard.new(context:dialogue())
+  local list = { request_page(context.db, rows), file_page(context, site), summary_page(context, flags) }
   local state
-  state, message, code = ui:run({ request_page(context.db, rows), file_page(site), summary_page(context, flags) },
-    { db = context.db, file = {}, password_file = args.password_file })
+  state, message, code = ui:run(list, { db = context.db, file = {}, password_file = args.password_file })
   if not state then return nil, message, code end
   args.id, args.file, args.password_file = tostring(state.row.id), state.file, state.password_file
   return { completed = function() ui:title "Completion" end }

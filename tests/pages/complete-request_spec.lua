@@ -34,7 +34,7 @@ describe("complete-request on a terminal", function()
       { "File:", other }, { "no certificate here has the key of request 2" },
       { "File:", path }, { "Further file [none]:", "" },
       { "Summary (page 3 of 3)" }, { "Domains      two.test" }, { desk:digest("certificate", desk:read(path)) },
-      { "Complete it now? [Y/n]:", "<" },
+      { "Warning: " }, { "a missing link of the chain" }, { "Complete it now? [Y/n]:", "<" },
       { "File from the CA (page 2 of 3)" }, { ("File [%s]:"):format(path), "<" },
       { "Pending Request (page 1 of 3)" }, { "Request [2]:", "" },
       { ("File [%s]:"):format(path), "" }, { "Further file [none]:", "" }, { "The same on the command line:" },
@@ -48,6 +48,26 @@ describe("complete-request on a terminal", function()
     assert.is_truthy(screen:find("Completion\nrequest 2 is completed: valid until ", 1, true), screen)
     assert.equal("completed", desk:done("show", id).state)
     assert.equal("created", desk:done("show", "1").state)
+  end)
+
+  it("warns before it is completed of what clients will not like, and refuses what cannot serve", function()
+    local _, _, request = desk:ask("--domain", "a.test", "--domain", "b.test")
+    local expired = desk:sign(request, { from = -9, to = -1 })
+    local other = desk:sign(request, { names = { "a.test", "c.test" } })
+    local before = desk:snapshot()
+    local terminal <close> = pages.start(desk, "complete-request")
+    pages.answer(terminal, {
+      { "Request [1]:", "" }, { "File:", expired }, { "the certificate 'a.test' expired on " },
+      { "File:", other }, { "Further file [none]:", "" },
+      { "Warning: asked for but not in the certificate: b.test" },
+      { "Warning: in the certificate but not asked for: c.test" },
+      { "Warning: " }, { "'anchors' of config.lua" }, { "Complete it now? [Y/n]:" },
+    })
+    assert.equal(before, desk:snapshot())
+    terminal:type "y\n"
+    assert.equal(0, terminal:ended())
+    pages.assert_plain(terminal:screen())
+    assert.equal(3, #desk:done("show", "1").warnings)
   end)
 
   it("leaves nothing behind when it is left", function()
