@@ -66,6 +66,12 @@ function M.put(db, row)
     row.written, row.observed, row.observed_at, row.error, row.state, row.sni or 0)
 end
 
+--- Forgets one row.
+function M.drop(db, row)
+  return db:run([[DELETE FROM assignments WHERE object_id = ?1 AND service = ?2 AND endpoint = ?3 AND address = ?4
+    AND name = ?5]], row.object_id, row.service, row.endpoint, row.address, row.name)
+end
+
 --- Forgets the rows of one object on a service, before new ones are written.
 function M.forget(db, id, service)
   return db:run("DELETE FROM assignments WHERE object_id = ?1 AND service = ?2", id, service)

@@ -1,7 +1,11 @@
 -- inspection.lua: looks at every standing assignment again and records what
--- clients see now.
+-- clients see now; what the site does not name any more, and what does not have
+-- the certificate either, is forgotten.
 
 local assignments = require "assignments"
+local certificates = require "certificates"
+local flow = require "flow"
+local invocation = require "invocation"
 local observation = require "observation"
 local sni = require "sni"
 local staging = require "staging"
@@ -11,7 +15,7 @@ local M = {}
 
 -- The chain that was written for an object, to compare with what is sent.
 local function wanted_of(context, rows)
-  local certificates, cert = require "certificates", require "core.cert"
+  local cert = require "core.cert"
   local wanted = {}
   for _, row in ipairs(rows) do
     if wanted[row.object_id] == nil then
@@ -19,7 +23,7 @@ local function wanted_of(context, rows)
       local chain = object and object.certificate and cert.parse(object.certificate .. (object.chain or ""))
       local prints = {}
       for i, certificate in ipairs(chain or {}) do prints[i] = certificate:fingerprint() end
-      wanted[row.object_id] = { fingerprint = row.desired, chain = chain and prints }
+      wanted[row.object_id] = { fingerprint = row.desired, chain = chain and prints, leaf = chain and chain[1] }
     end
   end
   return wanted
@@ -44,11 +48,58 @@ local function place_of(row)
   }
 end
 
-local function problem_of(row)
-  if row.state == "observed" or row.state == "written" then return nil end
-  local place = row.endpoint ~= "" and observation.describe(place_of(row)) .. " is " or ""
-  return ("%d on %s: %s%s%s"):format(row.object_id, row.service, place, row.state,
-    row.error and ": " .. text.escape(row.error) or "")
+local function is_fine(row)
+  return row.state == "observed" or row.state == "written"
+end
+
+-- Whether a name is one that clients of a service ask for, as assigning sees it:
+-- of the service's, those that the certificate covers, if there are any.
+local function is_asked_for(service, name, leaf)
+  if name == "" or not leaf or flow.holds(service.domain_names, name) then return true end
+  for _, other in ipairs(service.domain_names) do
+    if leaf:covers(other) then return false end
+  end
+  return true
+end
+
+-- Why the site does not name the place of a row any more; nil when it does, or
+-- when that cannot be known.
+local function abandoned(context, row, leaf)
+  local site = context:site()
+  if not site then return nil end
+  if not site.config.services[row.service] then return ("'%s' names no service '%s' any more"):format(site.path,
+    row.service) end
+  local service = row.endpoint ~= "" and site:service(row.service)
+  local endpoints = service and (service.endpoints or service.how.endpoints(service)) or {}
+  if #endpoints == 0 then return nil end
+  if not flow.holds(endpoints, row.endpoint) then
+    return ("that is no endpoint of '%s' any more"):format(row.service)
+  elseif not is_asked_for(service, row.name, leaf) then
+    return ("'%s' has no name %s any more"):format(row.service, text.names { row.name })
+  end
+end
+
+local function describe(row)
+  local place = row.endpoint ~= "" and ": " .. observation.describe(place_of(row)) or ""
+  return ("%d on %s%s"):format(row.object_id, row.service, place)
+end
+
+-- What helps, where looking again never will.
+local function cure(row, why, result)
+  if row.state == "failed" and why then
+    return ("; %s; to give it up: %s"):format(why,
+      invocation.suggest("assign-services %d --services %s --cancel", row.object_id, row.service))
+  elseif result and result.gone then
+    return ("; to look where it is now: %s"):format(
+      invocation.suggest("assign-services %d --services %s", row.object_id, row.service))
+  end
+  return ""
+end
+
+local function problem_of(row, why, result)
+  if is_fine(row) then return nil end
+  return ("%s%s%s%s%s"):format(describe(row), row.endpoint ~= "" and " is " or ": ", row.state,
+    row.error and ": " .. text.escape(row.error) or "", cure(row, why, result))
 end
 
 -- A certificate that was only written has no place to look at: its files are
@@ -92,18 +143,36 @@ local function look(rows, wanted)
         if not worst or bad then worst = result end
       end
     end
-    return worst or { error = ("'%s' has no address %s any more"):format(row.endpoint, place.address) }
+    return worst or { error = ("'%s' has no address %s any more"):format(row.endpoint, place.address),
+      gone = true }
   end
 end
 
-local function record(context, rows)
+local function record(context, rows, dropped)
   return context.db:transaction(function()
     for _, row in ipairs(rows) do
-      local ok, message, code = assignments.put(context.db, row)
+      local ok, message, code = (dropped[row] and assignments.drop or assignments.put)(context.db, row)
+      if ok and dropped[row] then
+        ok, message, code = certificates.record(context.db, row.object_id, context:who(), "assignment forgotten",
+          ("%s; %s"):format(describe(row), dropped[row]))
+      end
       if not ok then return nil, message, code end
     end
     return true
   end)
+end
+
+-- Judges a row by what was seen at its place.
+-- @return why it is to be forgotten, or nil; what is not as it should be, or nil
+local function inspect(context, row, result, wanted)
+  if result then
+    judge(row, result, wanted)
+  elseif row.endpoint == "" then
+    judge_written(context, row)
+  end
+  local why = (not is_fine(row) or row.endpoint == "") and abandoned(context, row, wanted.leaf)
+  if why and row.state ~= "failed" then return why end
+  return nil, problem_of(row, why, result)
 end
 
 --- Probes every standing assignment, all at once.
@@ -115,15 +184,11 @@ function M.run(context, records)
   if not rows then return nil, message, code end
   local wanted = wanted_of(context, rows)
   local result_of = look(rows, wanted)
-  local ids, seen, problems = {}, {}, {}
+  local ids, seen, problems, dropped = {}, {}, {}, {}
   for _, row in ipairs(rows) do
-    local result = result_of(row)
-    if result then
-      judge(row, result, wanted[row.object_id])
-    elseif row.endpoint == "" then
-      judge_written(context, row)
-    end
-    problems[#problems + 1] = problem_of(row)
+    local why, problem = inspect(context, row, result_of(row), wanted[row.object_id])
+    dropped[row], problems[#problems + 1] = why, problem
+    if why then context:say("%s; %s: %s", describe(row), why, records and "forgotten" or "does not count") end
     if not seen[row.object_id] then
       seen[row.object_id] = true
       ids[#ids + 1] = row.object_id
@@ -131,7 +196,7 @@ function M.run(context, records)
   end
   if records then
     local ok
-    ok, message, code = record(context, rows)
+    ok, message, code = record(context, rows, dropped)
     if not ok then return nil, message, code end
   end
   return ids, problems

@@ -71,7 +71,8 @@ describe("check", function()
     local state = lab.path .. "/nothing"
     local result = ends(0, assert(process.run { file.link "/proc/self/exe", "--site", lab.site_path, "--state", state,
       "check" }))
-    assert.equal("nothing is assigned yet; assign with: certwright assign-services CERT --services LIST\n", result.stdout)
+    assert.equal(("nothing is assigned yet; assign with: certwright --site %s --state %s assign-services CERT --services LIST\n"):format(
+      lab.site_path, state), result.stdout)
     assert.is_nil(lfs.attributes(state))
   end)
 
@@ -192,11 +193,46 @@ describe("check", function()
 
   it("does not take an address for another one of the same endpoint", function()
     local host = "https://localhost:" .. endpoint:match "%d+$"
+    local _ <close> = deploy.change(lab, "web", { endpoints = { host, "https://nowhere.invalid:1" } })
     deploy.sql(lab, "UPDATE assignments SET endpoint = ?1, address = '127.0.0.9'", host)
     says(ends(1, lab:run "check"), ("%s on web: %s [127.0.0.9] for %s is unreachable: '%s' has no address 127.0.0.9 any "
-      .. "more"):format(id, host, NAME, host))
+      .. "more; to look where it is now: certwright assign-services %s --services web\n"):format(id, host, NAME, host, id))
     deploy.sql(lab, "UPDATE assignments SET endpoint = 'https://nowhere.invalid:1'")
     says(ends(1, lab:run "check"), "https://nowhere.invalid:1 [127.0.0.9] for " .. NAME .. " is unreachable: ")
+  end)
+
+  it("forgets what config.lua does not name any more and what does not have it, and says so", function()
+    local old = "https://127.0.0.1:1"
+    local function stray(fields)
+      deploy.sql(lab, ([[INSERT INTO assignments (object_id, server, service, endpoint, address, name, desired, written, state)
+        SELECT object_id, server, '%s', '%s', address, name, desired, written, state FROM assignments]]):format(
+        fields.service or "web", old))
+    end
+    local function forgets(text)
+      says(ends(0, lab:run("check", "--dry-run")), text .. ": does not count\n")
+      says(ends(0, lab:run "check"), text .. ": forgotten\n")
+      assert.same({ "web observed" }, (deploy.states(lab, id)))
+      assert.equal("", ends(0, lab:run "check").stderr)
+      says({ stderr = lab:run("show", id).stdout }, "assignment forgotten")
+    end
+    stray {}
+    forgets(("%s on web: %s for %s; that is no endpoint of 'web' any more"):format(id, old, NAME))
+    stray { service = "chat" }
+    forgets(("%s on chat: %s for %s; '%s/config.lua' names no service 'chat' any more"):format(id, old, NAME, lab.site_path))
+  end)
+
+  it("keeps what still has it, wherever config.lua has it, and what is wanted until that is given up", function()
+    do
+      local _ <close> = deploy.change(lab, "web", { endpoints = { "https://127.0.0.1:1" } })
+      ends(0, lab:run "check")
+      assert.same({ "web observed" }, (deploy.states(lab, id)))
+      deploy.sql(lab, "UPDATE assignments SET state = 'failed', error = 'why', endpoint = 'https://127.0.0.1:2'")
+      local result = ends(1, lab:run "check")
+      says(result, ("that is no endpoint of 'web' any more; to give it up: certwright assign-services %s --services web "
+        .. "--cancel\n"):format(id))
+      ends(0, lab:run("assign-services", id, "--services", "web", "--cancel"))
+    end
+    ends(0, lab:run "check")
   end)
 
   it("does not judge trust or dates", function()
