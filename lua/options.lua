@@ -81,16 +81,20 @@ end
 -- What argparse says, in our words: with the name that help shows.
 local function complaint(said, script, command)
   local name = command == script and script.name or script.name .. " " .. command.name
-  local missing, takes = said:match "^missing argument '(.-)'$", {}
+  local missing, takes, several = said:match "^missing argument '(.-)'$", {}, nil
   for _, option in ipairs(command.options or {}) do
     if option[1] == missing then
       said = ("%s needs %s: %s"):format(name, option.argument, option[2])
     elseif option[1]:sub(1, 1) ~= "-" then
       takes[#takes + 1] = option.argument
+    elseif option.many or option.convert == M.list then -- such values are easily given without their option
+      several = several or ("%s %s"):format(option[1], option.argument)
     end
   end
   if said == "too many arguments" then
-    said = ("too many arguments: %s takes %s"):format(name, #takes > 0 and table.concat(takes, " ") or "none")
+    local joined = #takes > 0 and table.concat(takes, " ") or "none"
+    if several then joined = ("%s%s %s"):format(joined, #takes > 0 and ", and" or ", but", several) end
+    said = ("too many arguments: %s takes %s"):format(name, joined)
   end
   said = said:gsub("\nDid you mean (.-)%?$", " (did you mean %1?)")
   return ("%s; see certwright help %s"):format(said, script.name)

@@ -65,13 +65,29 @@ function M.find(context, name)
   end
 end
 
+-- The command that a word is the beginning of, in whatever case, or a part of a
+-- command's name; nil where that is none or several.
+local function meant_by(context, word)
+  local found
+  word = word:lower():gsub("_", "-")
+  for _, name in ipairs(M.names(context)) do
+    if #word > 2 and name:find(word, 1, true) then
+      if found then return nil end
+      found = name
+    end
+  end
+  return found
+end
+
 --- Runs the file of a script and checks the table that it returns.
 -- @return the script, with name and path set
 --   | nil, message, "usage" | "parse" | "denied" | "io"
 function M.load(context, name)
   local path, is_site = M.find(context, name)
   if not path or name == ORDER then
-    return nil, ("there is no command '%s'; see certwright help"):format(name), "usage"
+    local meant = meant_by(context, name)
+    return nil, ("there is no command '%s'%s; see certwright help"):format(name,
+      meant and (" (did you mean '%s'?)"):format(meant) or ""), "usage"
   end
   local chunk, message, code = loader.file(path)
   if not chunk then return nil, message, code end

@@ -7,6 +7,7 @@ local certificates = require "certificates"
 local invocation = require "invocation"
 local object = require "object"
 local options = require "options"
+local submission = require "submission"
 local text = require "text"
 local wish = require "wish"
 
@@ -68,13 +69,14 @@ local flags = {
 }
 
 -- The certificate that is named, if it can be assigned.
-local function named(db, word)
-  local row, message, code = object.find(db, word)
+local function named(context, word)
+  local row, message, code = object.find(context.db, word)
   if not row then return nil, message, code end
   if row.state == "completed" then return row end
-  local step = row.state == "submitted" and "complete-request" or "submit-request"
+  local step = row.state ~= "submitted" and "submit-request %d"
+    or submission.by_hand(context, row) and "complete-request %d --file FILE" or "complete-request %d"
   return nil, ("%d has no certificate yet: it is %s; next:\n  %s"):format(row.id, row.state,
-    invocation.suggest("%s %d", step, row.id)), "mismatch"
+    invocation.suggest(step, row.id)), "mismatch"
 end
 
 -- What becomes of a failure that is known to renew and poll.
@@ -120,7 +122,11 @@ else, without --services: those that it is on, or should be.  For example:
     if not db then return nil, message, code end
     local row
     if args.cert then
-      row, message, code = (args.cancel and object.find or named)(db, args.cert)
+      if args.cancel then
+        row, message, code = object.find(db, args.cert)
+      else
+        row, message, code = named(context, args.cert)
+      end
       if not row then return nil, message, code end
     end
     if args.cancel then return cancel(args, context, row) end

@@ -65,6 +65,9 @@ local function resume(args, context, steps)
   if not db then return nil, message, code end
   local row
   row, message, code = object.find(db, args.id)
+  if not row and code == "missing" and not args.id:find "^%d+$" then
+    message = message .. "; names to ask for are given with --domain"
+  end
   if not row then return nil, message, code end
   if row.state == "cancelled" then return nil, ("cannot go on with %d: it was cancelled"):format(row.id), "mismatch" end
   local wanted = wish.of(row)

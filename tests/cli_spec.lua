@@ -93,6 +93,8 @@ describe("the command line", function()
     it("an unknown command", function()
       desk:refuses(2, "usage", "there is no command 'nonesuch'; see certwright help", "nonesuch")
       desk:refuses(2, "usage", "there is no command '..'; see certwright help", "..")
+      desk:refuses(2, "usage", "there is no command 'Assign' (did you mean 'assign-services'?); see certwright help", "Assign")
+      desk:refuses(2, "usage", "there is no command 'request'; see certwright help", "request") -- three have that in them
     end)
 
     it("an unknown option", function()
@@ -104,6 +106,10 @@ describe("the command line", function()
       desk:refuses(2, "usage", "too many arguments: list takes none; see certwright help list", "list", "1")
       desk:refuses(2, "usage", "show needs CERT: id, friendly name, or 6 or more hex digits of a fingerprint; "
         .. "see certwright help show", "show")
+      desk:refuses(2, "usage", "too many arguments: new-request takes none, but --domain NAME; see certwright help "
+        .. "new-request", "new-request", "a.test")
+      desk:refuses(2, "usage", "too many arguments: assign-services takes CERT, and --services A,B; see certwright help "
+        .. "assign-services", "assign-services", "1", "web")
       desk:refuses(2, "usage", "too many arguments: show takes CERT; see certwright help show", "show", "1", "2")
       desk:refuses(2, "usage", "unknown option '--stats' (did you mean '--status'?); see certwright help list", "list",
         "--stats")
