@@ -3,6 +3,7 @@
 local here = debug.getinfo(1, "S").source:match "^@(.-)tests/" or ""
 local Terminal = dofile(here .. "tests/support/terminal.lua")
 local file, host, process = require "core.file", require "core.host", require "core.process"
+local Lab = dofile(here .. "tests/support/lab.lua")
 local lfs = require "lfs"
 local program = assert(lfs.symlinkattributes("/proc/self/exe", "target"))
 
@@ -151,6 +152,24 @@ describe("the REPL", function()
     terminal:key "C-c"
     terminal:type "'and ' .. 'here'\n"
     terminal:expect '\n"and here"\n'
+  end)
+
+  it("gives a server up that never answers, at Ctrl-C", function()
+    local lab <close> = Lab.new { name = "repl" }
+    local port, probe = lab:port(), require "core.probe"
+    local server <close> = assert(process.start { "socat", ("TCP-LISTEN:%d,bind=127.0.0.1,fork"):format(port),
+      "SYSTEM:sleep 100" })
+    local url = "https://127.0.0.1:" .. port
+    assert(lab:eventually(function() return probe.run({ url }, { timeout = 0.3 })[1].step ~= "connect" end))
+    assert.is_true(server:running())
+    for i, call in ipairs { "probe '%s'", "core.http.request { url = '%s' }" } do
+      terminal:type(call:format(url) .. " -- a" .. i .. "\n")
+      terminal:expect("%-%- a" .. i .. "\n")
+      local began = host.clock()
+      repeat terminal:key "C-c" -- once it waits; one that comes before is seen after the wait
+      until pcall(terminal.expect, terminal, "%-%- a" .. i .. "\n[%^C]*interrupted\n", 1) or host.clock() - began > 10
+      assert.is_true(host.clock() - began < 10, terminal:screen())
+    end
   end)
 
   it("undoes a transaction that Ctrl-C ends", function()
