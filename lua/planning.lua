@@ -108,8 +108,9 @@ local function endpoints_of(run, service)
     if not endpoints then return nil, message, code end
   end
   if #endpoints == 0 and not run.options.no_observe then
-    return nil, ("no endpoint of '%s' is known: give services.%s.endpoints in the site's config.lua, or --no-observe")
-      :format(service.name, service.name), "usage"
+    local instead = run.context.in_workflow and "" or ", or --no-observe" -- which enroll does not take
+    return nil, ("no endpoint of '%s' is known: give services.%s.endpoints in the site's config.lua%s"):format(
+      service.name, service.name, instead), "usage"
   end
   return endpoints
 end

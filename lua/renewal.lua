@@ -122,7 +122,9 @@ function M.pursue(context, steps, row)
   if message and code ~= "pending" and not is_done and not is_final then
     local next_at = attempts.failed(context.db, row.id, before or 0, message)
     if next_at then
-      message = ("%s\nrenew and poll try %d again after %s"):format(message, row.id, text.time(next_at))
+      local now = certificates.get(context.db, row.id) or row
+      local who = (now.state == "completed" or wish.of(now).renew) and "renew and poll try" or "poll tries"
+      message = ("%s\n%s %d again after %s"):format(message, who, row.id, text.time(next_at))
     end
   end
   return { id = row.id, fields = fields or object.read(context, row.id), message = message, code = code }

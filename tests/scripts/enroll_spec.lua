@@ -163,6 +163,15 @@ describe("enroll", function()
       assert.same({}, (desk:done "poll"))
     end)
 
+    it("names no option that it does not take where no endpoint is known", function()
+      local unseen = { endpoints = {} }
+      for field, value in pairs(web.service) do unseen[field] = unseen[field] or value end
+      desk.lab:site { services = { web = unseen } }
+      desk:done("ca", "init")
+      assert.is_truthy(desk:run("enroll", "--services", "web").stderr:find("no endpoint of 'web' is known: give "
+        .. "services.web.endpoints in the site's config.lua\nrenew and poll try ", 1, true))
+    end)
+
     it("asks for other names where they are given", function()
       desk.lab:site { services = { web = web.service } }
       desk:done("ca", "init")

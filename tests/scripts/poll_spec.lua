@@ -178,6 +178,8 @@ describe("poll", function()
       .. "collect = function() end }")
     desk:refuses(1, "timeout", "asleep\nrequest 1 is kept, and poll tries again; to go on now: certwright enroll 1\n"
       .. "to give it up: certwright cancel 1", "enroll", "--domain", NAME)
+    assert.matches("^certwright: asleep\npoll tries 1 again after %d[^\n]+\n$", desk:run("poll").stderr)
+    wait_over()
     desk:write("site/ca/slow.lua", SLOW)
     assert.equal("submitted", desk:waits("poll")[1].state)
   end)
