@@ -94,6 +94,11 @@ local function prose(said)
   return lazy { __tostring = function() return said end }
 end
 
+-- A function that says what it is for where it is not called.
+local function command(said, work)
+  return lazy { __tostring = function() return said end, __call = function(_, ...) return work(...) end }
+end
+
 local function check_endpoint(endpoint)
   local kind = type(endpoint)
   if kind ~= "string" and kind ~= "table" then
@@ -105,7 +110,7 @@ end
 -- @param modules the names of core's modules
 function M.globals(context, modules)
   local globals = { certificates = certificates_of(context), services = services_of(context) }
-  function globals.help(...)
+  local function help(...)
     local value = ...
     if select("#", ...) > 0 and value == nil then
       return prose "that is nil; help() says what there is, help \"cert:covers\" tells of a method"
@@ -115,10 +120,14 @@ function M.globals(context, modules)
     end
     return prose(explanation.of(context, modules, value))
   end
-  function globals.probe(endpoint, name)
+  local function probe(endpoint, name)
     check_endpoint(endpoint)
     return table.unpack(require("core.probe").run({ endpoint }, { name = name }))
   end
+  globals.help = command(explanation.of(context, modules), help)
+  globals.probe = command('probe(URL, NAME) is a handshake: probe "https://127.0.0.1:443"', probe)
+  globals.exit = command("Ctrl-D ends", function() return prose "Ctrl-D ends" end)
+  globals.quit = globals.exit
   return globals
 end
 
