@@ -17,7 +17,8 @@ local function lines_of(list, context)
     end
   end
   if #shown == 0 then
-    return "nothing is assigned yet; assign with: " .. invocation.suggest "assign-services CERT --services LIST"
+    return text.wrap("nothing is assigned yet; assign with: "
+      .. invocation.suggest "assign-services CERT --services LIST", context.columns, 2)
   end
   return object.assignments(shown, context.columns, ids)
 end

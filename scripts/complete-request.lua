@@ -101,7 +101,7 @@ issued.  Without ID and --file it asks, on a terminal.  For example:
     if args.id then
       row, message, code = named(db, args.id)
       if not row and code == "missing" and #args.file == 0 and not args.id:find "^%d+$" then
-        message = message .. "; what a CA sent is given with --file"
+        message = message:gsub("^(.*); see ", "%1 (what a CA sent is given with --file); see ")
       end
       if not row then return nil, message, code end
       if row.state == "completed" and #args.file == 0 then return object.fields(context, row) end

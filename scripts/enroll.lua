@@ -51,7 +51,8 @@ end
 -- Goes on with an object as it is wished for; says what comes of a failure.
 local function go_on(context, steps, id, again)
   local result, message, code, is_done = wish.go_on(context, steps, id, again)
-  if message and code ~= "pending" and code ~= "busy" and not is_done and not context.dry_run then
+  local is_others = code == "pending" or code == "busy" or code == "denied" and context.caller
+  if message and not is_others and not is_done and not context.dry_run then
     message = message .. later(context, id)
   end
   return result, message, code
@@ -66,7 +67,7 @@ local function resume(args, context, steps)
   local row
   row, message, code = object.find(db, args.id)
   if not row and code == "missing" and not args.id:find "^%d+$" then
-    message = message .. "; names to ask for are given with --domain"
+    message = message:gsub("^(.*); see ", "%1 (names to ask for are given with --domain); see ")
   end
   if not row then return nil, message, code end
   if row.state == "cancelled" then return nil, ("cannot go on with %d: it was cancelled"):format(row.id), "mismatch" end
@@ -140,7 +141,8 @@ return {
   options = declared(),
   notes = [[
 Exit status 3: the CA has not issued yet; enroll ID goes on later, with what
-was asked for now, after a failure as well; poll does so by itself.  For example:
+was asked for now, after a failure as well; poll does so by itself.
+For example:
    certwright enroll --services web,smtp,imap --ca local
    certwright enroll --from 1 --services web,smtp,imap]],
   text = function(result, context) return context.printed or object.text(result, context) end,

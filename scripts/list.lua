@@ -71,9 +71,12 @@ cannot be.]],
 
   text = function(list, context)
     if #list == 0 and context.is_filtered then
-      return ("nothing is like that; %s shows everything"):format(invocation.suggest "list")
+      return text.wrap(("nothing is like that; %s shows everything"):format(invocation.suggest "list"),
+        context.columns, 2)
+    elseif #list == 0 then
+      return text.wrap("there is nothing yet; begin with: " .. invocation.suggest "new-request --domain NAME",
+        context.columns, 2)
     end
-    if #list == 0 then return "there is nothing yet; begin with: " .. invocation.suggest "new-request --domain NAME" end
     local rows = { { "ID", "NAME", "STATE", "STATUS", "UNTIL", "SERVICES", "SHA-256", "DOMAINS" } }
     for _, fields in ipairs(list) do rows[#rows + 1] = row_of(fields) end
     return text.fitted(rows, context.columns, steps_for(list, context.columns))

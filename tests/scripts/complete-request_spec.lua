@@ -326,8 +326,8 @@ describe("complete-request", function()
     end)
 
     it("a file in place of the request, and says where it goes", function()
-      desk:refuses(1, "missing", "there is no request or certificate 'a.pem'; see certwright list; what a CA sent is given "
-        .. "with --file", "complete-request", "a.pem")
+      desk:refuses(1, "missing", "there is no request or certificate 'a.pem' (what a CA sent is given with --file); see "
+        .. "certwright list", "complete-request", "a.pem")
       desk:waits("submit-request", id, "--ca", "manual")
       desk:refuses(1, "mismatch", "1 has no certificate yet: it is submitted; next:\n  certwright complete-request 1 --file "
         .. "FILE", "assign-services", id, "--services", "web")

@@ -238,8 +238,8 @@ describe("enroll", function()
 
     it("an object that is not there, or was cancelled", function()
       desk:refuses(1, "missing", "there is no request or certificate 7; see certwright list", "enroll", "7")
-      desk:refuses(1, "missing", "there is no request or certificate 'a.test'; see certwright list; names to ask for are "
-        .. "given with --domain", "enroll", "a.test")
+      desk:refuses(1, "missing", "there is no request or certificate 'a.test' (names to ask for are given with --domain); "
+        .. "see certwright list", "enroll", "a.test")
       local id = desk:ask("--domain", "a.test")
       desk:done("cancel", id)
       desk:refuses(1, "mismatch", "cannot go on with 1: it was cancelled", "enroll", id)

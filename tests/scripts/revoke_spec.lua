@@ -208,7 +208,8 @@ describe("revoke", function()
       desk:done("enroll", "--domain", "b.test")
       assert.is_truthy(desk:certificate((desk:kept(2))).text:find("URI:http://pki.contoso.test/a.crl", 1, true))
       desk:write("site/config.lua", "return { ca = 'internal', cas = { internal = { adapter = 'local', crl_url = 'a b' } } }")
-      desk:refuses(1, "parse", "cannot issue a certificate: 'a b' is no URL", "enroll", "--domain", "c.test")
+      desk:refuses(1, "parse", "cannot issue a certificate: 'a b' is no URL\nrequest 3 is kept, and poll tries again; to go "
+        .. "on now: certwright enroll 3\nto give it up: certwright cancel 3", "enroll", "--domain", "c.test")
     end)
 
     it("says which of its records cannot be read", function()
