@@ -221,6 +221,20 @@ describe("check", function()
     forgets(("%s on chat: %s for %s; '%s/config.lua' names no service 'chat' any more"):format(id, old, NAME, lab.site_path))
   end)
 
+  it("forgets a name that a service no longer has, not one that it has", function()
+    deploy.sql(lab, [[INSERT INTO assignments (object_id, server, service, endpoint, address, name, desired, written, state)
+      SELECT object_id, server, service, endpoint, address, 'old.test', desired, written, state FROM assignments]])
+    ends(0, lab:run "check") -- while it presents the certificate there is nothing to say
+    assert.same({ "web observed", "web observed" }, (deploy.states(lab, id)))
+    local other = lab:certificate { names = { NAME } }
+    local _ <close> = by_hand { ["fullchain.pem"] = file.read(other .. "/fullchain.pem"),
+      ["privkey.pem"] = file.read(other .. "/key.pem") }
+    local result = ends(1, lab:run "check")
+    says(result, ("%s on web: %s for old.test; 'web' has no name old.test any more: forgotten\n"):format(id, endpoint))
+    says(result, ("%s on web: %s for %s is differs: "):format(id, endpoint, NAME))
+    assert.same({ "web differs" }, (deploy.states(lab, id)))
+  end)
+
   it("keeps what still has it, wherever config.lua has it, and what is wanted until that is given up", function()
     do
       local _ <close> = deploy.change(lab, "web", { endpoints = { "https://127.0.0.1:1" } })
