@@ -4,7 +4,11 @@
 -- PRAGMA user_version counts how many have run.  Never change one that has
 -- been released: add another.
 
+local host = require "core.host"
+
 local M = {}
+
+local WAIT = 5 -- seconds for another process that makes the same store
 
 M.migrations = {
   {
@@ -134,6 +138,17 @@ local function migrate(db)
   return true
 end
 
+-- Turns to the write-ahead log, once for all.  While another process writes, SQLite
+-- refuses that at once, whatever the store's own timeout is.
+local function use_wal(db)
+  local until_ = host.clock() + WAIT
+  while true do
+    local rows, message, code = db:rows "PRAGMA journal_mode = WAL"
+    if rows or code ~= "busy" or host.clock() > until_ then return rows, message, code end
+    host.sleep(0.02)
+  end
+end
+
 --- Brings an open store up to date.
 -- @param db a core.store handle
 -- @return db | nil, message, "io" | "busy" | "unsupported" (a newer store)
@@ -145,7 +160,7 @@ function M.prepare(db, writable)
   end
   local ok
   if writable then
-    ok, message, code = db:rows "PRAGMA journal_mode = WAL"
+    ok, message, code = use_wal(db)
     if ok then ok, message, code = db:run "PRAGMA synchronous = FULL" end
     if not ok then return nil, message, code end
   end

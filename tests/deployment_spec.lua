@@ -533,6 +533,7 @@ describe("assigning to three services", function()
       local id = deploy.issue(lab)
       local _ <close> = deploy.change(lab, "imap", { reload = { "false" } })
       ends(1, deploy.assign(lab, id, ALL, "--overwrite", "--no-observe"))
+      lab:eventually(function() return (pcall(assert.same, before, snapshot(lab))) end) -- nobody waited for the reload
       assert.same(before, snapshot(lab))
       assert.equal(old, before.presented[1])
       assert.same({ "imap failed", "imap failed", "smtp failed", "smtp failed", "web failed" },

@@ -5,6 +5,8 @@ local here = debug.getinfo(1, "S").source:match "^@(.-)[^/]*$"
 local Desk = dofile(here .. "support/desk.lua")
 local generation = require "core.generation"
 local file = require "core.file"
+local host = require "core.host"
+local process = require "core.process"
 local store = require "core.store"
 
 describe("commands at the same time", function()
@@ -112,6 +114,27 @@ describe("commands at the same time", function()
     end
     assert.equal(1, completed)
     assert.is_true(desk:verifies(1, desk.state .. "/ca/root.pem", "a.test"))
+  end)
+
+  it("make a store: one waits for another that is writing the first page", function()
+    local fresh, output = desk.path .. "/fresh.db", desk.path .. "/writing"
+    local writer <close> = assert(process.start({ Desk.program, "-e", [[
+      local db = assert(core.store.open(arg[1]))
+      assert(db:transaction(function()
+        db:run "CREATE TABLE first (a)"
+        io.stdout:write "writing"
+        io.stdout:flush()
+        core.host.sleep(0.3)
+        return true
+      end))]], fresh }, { output = output }))
+    for _ = 1, 1000 do
+      if file.read(output) == "writing" then break end
+      host.sleep(0.01)
+    end
+    local db <close> = assert(store.open(fresh))
+    assert(require("schema").prepare(db, true))
+    assert.equal("wal", db:rows "PRAGMA journal_mode"[1].journal_mode)
+    assert.equal(0, writer:wait(10).status)
   end)
 
   it("make requests: each its own, with its own key", function()
