@@ -100,6 +100,13 @@ local function complaint(said, script, command)
   return ("%s; see certwright help %s"):format(said, script.name)
 end
 
+local function holds_empty(values)
+  for _, value in ipairs(values) do
+    if value == "" then return true end
+  end
+  return false
+end
+
 --- Parses a command's arguments.
 -- @return a table by option key | nil, message
 function M.parse(script, command, arguments)
@@ -117,7 +124,7 @@ function M.parse(script, command, arguments)
   for _, option in ipairs(command.options or {}) do
     local key = M.key(option)
     if option.many then parsed[key] = parsed[key] or {} end
-    if parsed[key] == "" and not option.empty then
+    if not option.empty and (parsed[key] == "" or option.many and holds_empty(parsed[key])) then
       return nil, ("%s needs a value that is not empty"):format(option[1])
     end
   end
