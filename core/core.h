@@ -242,6 +242,9 @@ void core_push_string(lua_State *L, const ASN1_STRING *value);
 /* Pushes the short name of an object where it has one, else its number. */
 void core_push_oid(lua_State *L, const ASN1_OBJECT *object, bool by_name);
 
+/* Makes of the text on top what a message has between double quotes: quotes and
+ * control characters escaped, cut.  A stranger's name ends nowhere else. */
+const char *core_quotable(lua_State *L);
 /* Pushes a value for a message: valid, without control characters, cut. */
 void core_push_excerpt(lua_State *L, const char *bytes, size_t length);
 

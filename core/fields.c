@@ -117,6 +117,24 @@ static void push_signature_algorithm(lua_State *L, const X509 *certificate) {
   lua_pushstring(L, name);
 }
 
+/* The digest of an RSASSA-PSS signature (RFC 4055, section 3.1), or NULL. */
+static const char *pss_digest(const X509 *certificate) {
+  const char *name = NULL;
+  const X509_ALGOR *algorithm;
+  RSA_PSS_PARAMS *pss = NULL;
+  X509_get0_signature(NULL, &algorithm, certificate);
+  if (OBJ_obj2nid(algorithm->algorithm) == NID_rsassaPss)
+    pss = ASN1_TYPE_unpack_sequence(ASN1_ITEM_rptr(RSA_PSS_PARAMS),
+                                    algorithm->parameter);
+  if (pss != NULL)
+    name = pss->hashAlgorithm == NULL
+               ? SN_sha1
+               : OBJ_nid2sn(OBJ_obj2nid(pss->hashAlgorithm->algorithm));
+  RSA_PSS_PARAMS_free(pss);
+  ERR_clear_error();
+  return name;
+}
+
 /* Pushes the serial number in hex, after a prefix. */
 static void push_serial(lua_State *L, const char *prefix,
                         const X509 *certificate) {
@@ -157,7 +175,7 @@ const char *cert_push_label(lua_State *L, const X509 *certificate) {
     push_serial(L, "serial ", certificate);
   lua_copy(L, -1, place);
   lua_settop(L, place);
-  return lua_tostring(L, place);
+  return core_quotable(L);
 }
 
 /* Fetched once: OpenSSL would look it up again at every use. */
@@ -173,7 +191,8 @@ static const EVP_MD *sha256(void) {
  * subject, issuer (RFC 4514), subject_parts, issuer_parts, common_name,
  * domains, names, serial (hex), not_before, not_after (seconds since 1970,
  * UTC), key ("ec:P-256"), public_key (SHA-256 of the SubjectPublicKeyInfo),
- * fingerprint (SHA-256), thumbprint (SHA-1), signature_algorithm, key_usage,
+ * fingerprint (SHA-256), thumbprint (SHA-1), signature_algorithm, pss_digest
+ * ("SHA256"; of an RSASSA-PSS signature), key_usage,
  * extended_key_usage, ca, path_length, must_staple, subject_key_id,
  * authority_key_id (hex), self_issued, ocsp, issuers, crls (URLs), version.
  * A list that is absent is empty, anything else that is absent is nil.
@@ -184,7 +203,8 @@ int cert_fields(lua_State *L) {
       "common_name", "self_issued", "fingerprint",   "thumbprint",
       "public_key",  "key",         "serial",        "signature_algorithm",
       "not_before",  "not_after",   "version",       "authority_key_id",
-      "ocsp",        "issuers",     "crls",          NULL};
+      "ocsp",        "issuers",     "crls",          "pss_digest",
+      NULL};
   X509 *certificate = core_cert_check(L, 1);
   X509_PUBKEY *public_key = X509_get_X509_PUBKEY(certificate);
   const X509_NAME *subject = X509_get_subject_name(certificate);
@@ -212,6 +232,7 @@ int cert_fields(lua_State *L) {
   push_list(L, certificate, NID_info_access, access_urls, NID_ad_OCSP);
   push_list(L, certificate, NID_info_access, access_urls, NID_ad_ca_issuers);
   push_list(L, certificate, NID_crl_distribution_points, list_urls, NID_undef);
+  lua_pushstring(L, pss_digest(certificate));
   while (i-- > 0)
     lua_setfield(L, -2 - (int)i, names[i]);
   core_set_extensions(L, X509_get0_extensions(certificate));

@@ -13,6 +13,7 @@
 #define VALUE_LIMIT (1024 * 1024)
 #define NAME_LIMIT (1024 * 1024) /* that OpenSSL reads */
 #define EXCERPT 64               /* bytes of a value that a message quotes */
+#define QUOTED 256               /* bytes of a name that a message quotes */
 
 /* Strings that hold ASCII or UTF-8; strings of wider characters, and of Latin-1
  * in practice (T61String). */
@@ -264,9 +265,10 @@ void core_push_oid(lua_State *L, const ASN1_OBJECT *object, bool by_name) {
     lua_pushstring(L, OBJ_obj2txt(oid, sizeof oid, object, 1) > 0 ? oid : "?");
 }
 
-/* Escapes the string on top (RFC 4514, section 2.4), control characters as \
- * and two hex digits for each octet. */
-static void escape(lua_State *L) {
+/* Escapes special characters of the string on top, of a value in a name those
+ * at its ends, and control characters as \ and two hex digits for each octet
+ * (RFC 4514, section 2.4). */
+static void escape(lua_State *L, const char *special, bool in_name) {
   static const char digits[] = "0123456789ABCDEF";
   luaL_Buffer buffer;
   size_t length, i, hidden = 0; /* octets to come of a control character */
@@ -276,8 +278,9 @@ static void escape(lua_State *L) {
     unsigned char c = (unsigned char)s[i];
     if (hidden == 0)
       hidden = control(s + i, length - i);
-    if (hidden > 0 || strchr("\"+,;<>\\", c) != NULL ||
-        (c == ' ' && (i == 0 || i == length - 1)) || (c == '#' && i == 0))
+    if (hidden > 0 || strchr(special, c) != NULL ||
+        (in_name && c == ' ' && (i == 0 || i == length - 1)) ||
+        (in_name && c == '#' && i == 0))
       luaL_addchar(&buffer, '\\');
     if (hidden > 0) {
       hidden--;
@@ -291,6 +294,20 @@ static void escape(lua_State *L) {
   lua_remove(L, -2);
 }
 
+const char *core_quotable(lua_State *L) {
+  size_t length, n;
+  const char *text = lua_tolstring(L, -1, &length);
+  n = length < QUOTED ? length : QUOTED;
+  while (n > 0 && n < length && (text[n] & 0xC0) == 0x80)
+    n--; /* not within a character */
+  lua_pushlstring(L, text, n);
+  escape(L, "\"\\", false);
+  lua_pushstring(L, n < length ? "..." : "");
+  lua_concat(L, 2);
+  lua_replace(L, -2);
+  return lua_tostring(L, -1);
+}
+
 /* Pushes TYPE=VALUE. */
 static void push_attribute(lua_State *L, const X509_NAME_ENTRY *entry) {
   const ASN1_OBJECT *type = X509_NAME_ENTRY_get_object(entry);
@@ -302,7 +319,7 @@ static void push_attribute(lua_State *L, const X509_NAME_ENTRY *entry) {
     push_dump(L, value);
   } else {
     core_push_string(L, value);
-    escape(L);
+    escape(L, "\"+,;<>\\", true);
   }
   lua_concat(L, 3);
 }

@@ -266,7 +266,7 @@ static int fail(lua_State *L, const struct question *question,
     return core_fail(L, "untrusted",
                      "no trusted issuer for \"%s\": \"%s\" is not in the "
                      "chain and is not a known anchor",
-                     label, lua_tostring(L, -1));
+                     label, core_quotable(L));
   default:
     return core_fail(L, "untrusted", "certificate \"%s\" is not trusted: %s",
                      label, reason);

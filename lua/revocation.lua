@@ -19,7 +19,7 @@ local SECONDS = 5 -- for each step of a handshake that looks for a staple
 
 local function label_of(certificate)
   local fields = certificate:fields()
-  return text.escape(fields.common_name or fields.domains[1] or fields.subject)
+  return text.label(fields)
 end
 
 local function cannot_tell(certificate, why)

@@ -60,7 +60,7 @@ end
 -- @return true | nil, message, "mismatch" | "expired" | ...
 function M.check_pair(material, name)
   local fields, now = material.fields, os.time()
-  local shown = text.escape(fields.common_name or fields.domains[1] or fields.subject)
+  local shown = text.label(fields)
   if not material.chain[1]:matches(material.key) then
     return nil, ("the key does not belong to the certificate '%s'"):format(shown), "mismatch"
   elseif now > fields.not_after then

@@ -37,6 +37,19 @@ function M.escape(text)
   return M.replace_hidden(text, function(code) return ("\\u{%04X}"):format(code) end)
 end
 
+local LABEL_LIMIT = 128 -- characters of a name in a message
+
+--- What a certificate is called in a message, within single quotes: its common
+-- name, else its first domain, else its subject.  A quote in it never looks like
+-- the end of it.
+-- @param fields of the certificate
+function M.label(fields)
+  local name = fields.common_name or fields.domains[1] or fields.subject
+  local length = utf8.len(name)
+  if length and length > LABEL_LIMIT then name = name:sub(1, utf8.offset(name, LABEL_LIMIT + 1) - 1) .. "..." end
+  return M.escape((name:gsub("['\\]", "\\%0")))
+end
+
 --- The first control, bidirectional or invisible character of a UTF-8 text, as a
 -- code point, but for those that join letters (U+200C, U+200D): Persian and the
 -- scripts of India are written with them.

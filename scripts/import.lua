@@ -47,7 +47,7 @@ local DONE = {
 local function shown(leaf)
   local fields = leaf:fields()
   return ("certificate '%s', valid until %s,"):format(
-    text.escape(fields.common_name or fields.domains[1] or fields.subject), text.time(fields.not_after))
+    text.label(fields), text.time(fields.not_after))
 end
 
 -- What --dry-run says, and the object that is there, or would be.

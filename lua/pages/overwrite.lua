@@ -15,7 +15,7 @@ M.help = "The default certificate is the one for clients that ask for no name, o
 
 local function describe(ui, label, certificate)
   local fields = certificate:fields()
-  ui:say(("%s: %s"):format(label, text.escape(fields.common_name or fields.domains[1] or fields.subject)))
+  ui:say(("%s: %s"):format(label, text.label(fields)))
   ui:show("  SHA-256  " .. certificate:fingerprint())
   ui:show("  SHA-1    " .. certificate:fingerprint "sha1")
   ui:show("  Expires  " .. text.time(fields.not_after))
