@@ -14,6 +14,7 @@ local DAY = 86400
 -- CA that they trust by themselves.
 local LONGEST_DAYS = 398
 local SHORTEST_DAYS = 5
+local NAMES_LIMIT = 20 -- of names in a warning
 
 -- Last labels that no public CA certifies: RFC 2606, RFC 6761, RFC 6762, RFC
 -- 8375, ICANN's .internal, and what sites made up.
@@ -39,6 +40,15 @@ local function difference(wanted, got)
   return missing
 end
 
+-- Names that are no domains, which no request asks for here.
+local function others(fields)
+  local list = {}
+  for _, name in ipairs(fields.names) do
+    if name.type ~= "dns" and name.type ~= "ip" then list[#list + 1] = ("%s:%s"):format(name.type, name.value) end
+  end
+  return list
+end
+
 -- A list of usages that is absent allows everything.
 local function compare_usage(warn, asked, fields)
   local got = fields.key_usage
@@ -59,9 +69,11 @@ end
 function M.differences(row, asked, fields)
   local warnings, warn = adder()
   local missing = difference(row.domains, fields.domains)
-  if #missing > 0 then warn("mismatch", "asked for but not in the certificate: %s", text.names(missing)) end
+  if #missing > 0 then warn("mismatch", "asked for but not in the certificate: %s", text.some(missing, NAMES_LIMIT)) end
   local added = difference(fields.domains, row.domains)
-  if #added > 0 then warn("mismatch", "in the certificate but not asked for: %s", text.names(added)) end
+  local more = others(fields)
+  table.move(more, 1, #more, #added + 1, added)
+  if #added > 0 then warn("mismatch", "in the certificate but not asked for: %s", text.some(added, NAMES_LIMIT)) end
   if asked then compare_usage(warn, asked, fields) end
   return warnings
 end
@@ -89,12 +101,33 @@ local function doubt_validity(warn, fields)
   end
 end
 
--- Digests for which collisions are made.
-local function doubt_signature(warn, fields)
-  local algorithm = fields.signature_algorithm:lower()
+-- Digests for which collisions are made, and keys of less than 112 bits (NIST SP
+-- 800-57, part 1, 5.6.1).
+local function doubt_strength(warn, fields)
+  local named = fields.signature_algorithm .. (fields.pss_digest and " with " .. fields.pss_digest or "")
+  local algorithm = named:lower()
   if algorithm:find "sha1" or algorithm:find "md[245]" then
-    warn("untrusted", "'%s' has a weak signature, which clients refuse: %s",
-      text.escape(fields.common_name or fields.domains[1] or fields.subject), fields.signature_algorithm)
+    warn("untrusted", "'%s' has a weak signature, which clients refuse: %s", text.label(fields), named)
+  end
+  local rsa, curve = fields.key:match "^rsa:(%d+)", fields.key:match "^ec:%a+%-(%d+)"
+  if rsa and tonumber(rsa) < 2048 or curve and tonumber(curve) < 224 then
+    warn("untrusted", "'%s' has a weak key, which clients refuse: %s", text.label(fields), fields.key)
+  end
+end
+
+local function serves(purposes)
+  return #purposes == 0 or flow.holds(purposes, "serverAuth") or flow.holds(purposes, "anyExtendedKeyUsage")
+end
+
+-- What clients refuse an issuer for: what it may issue (CA/Browser Forum's Baseline
+-- Requirements, 7.1.2.10.6), how long it lasts.
+local function doubt_issuer(warn, fields, leaf)
+  if not serves(fields.extended_key_usage) then
+    warn("untrusted", "its issuer '%s' is not for servers: its extended key usage is %s", text.label(fields),
+      table.concat(fields.extended_key_usage, ", "))
+  end
+  if fields.not_after and fields.not_after < leaf.not_after then
+    warn("expired", "its issuer '%s' expires before it does, on %s", text.label(fields), text.time(fields.not_after))
   end
 end
 
@@ -104,19 +137,18 @@ end
 function M.doubts(chain)
   local warnings, warn = adder()
   local fields = chain[1]:fields()
-  local purposes = fields.extended_key_usage
-  if #purposes > 0 and not flow.holds(purposes, "serverAuth")
-    and not flow.holds(purposes, "anyExtendedKeyUsage") then
-    warn("mismatch", "not for servers: its extended key usage is %s", table.concat(purposes, ", "))
+  if not serves(fields.extended_key_usage) then
+    warn("mismatch", "not for servers: its extended key usage is %s", table.concat(fields.extended_key_usage, ", "))
   end
   if #fields.key_usage > 0 and not flow.holds(fields.key_usage, "digitalSignature") then
     warn("mismatch", "not for servers: its key usage is %s, without digitalSignature",
       table.concat(fields.key_usage, ", "))
   end
   doubt_validity(warn, fields)
-  for _, certificate in ipairs(chain) do
-    local own = certificate:fields()
-    if not own.self_issued or certificate == chain[1] then doubt_signature(warn, own) end
+  for i, certificate in ipairs(chain) do
+    local own = i == 1 and fields or certificate:fields()
+    if not own.self_issued or i == 1 then doubt_strength(warn, own) end
+    if i > 1 then doubt_issuer(warn, own, fields) end
   end
   return warnings
 end
