@@ -7,88 +7,42 @@ local certificates = require "certificates"
 local file = require "core.file"
 local flow = require "flow"
 local json = require "json"
+local matching = require "matching"
 local request = require "core.request"
 local text = require "text"
 local trust = require "trust"
 
 local M = {}
 
---- The states in which a request may be completed: a person may have carried
--- it to the CA without saying so.
-M.from = { "created", "submitted" }
+--- The states in which a request may be completed.
+M.from = matching.from
 
--- The certificate of a pile that belongs to a request, and that request: the
--- one that has it already, else one that is pending, else whichever has its key.
-local function match_any(db, pile)
-  local fits = {
-    function(row, certificate) return row.fingerprint == certificate:fingerprint() end,
-    function(row) return flow.holds(M.from, row.state) end,
-    function() return true end,
-  }
-  for _, is_fit in ipairs(fits) do
-    for _, certificate in ipairs(pile) do
-      local rows, message, code = certificates.with_key(db, certificate:public_key())
-      if not rows then return nil, message, code end
-      for _, row in ipairs(rows) do
-        if is_fit(row, certificate) then return certificate, row end
-      end
+local WAYS_LIMIT = 16 -- chains that are tried for a leaf
+local NAME_LIMIT = 253 -- octets of a domain name (RFC 1035, section 2.3.4)
+
+--- Whether a certificate could serve at all, whenever that is.
+-- @return true | nil, message, "mismatch" (it is a CA's) | "parse" | "limit"
+function M.is_usable(fields)
+  local shown = text.label(fields)
+  if fields.ca then
+    return nil, ("'%s' is the certificate of a CA, not of a server"):format(shown), "mismatch"
+  elseif not fields.not_before or not fields.not_after then
+    return nil, ("cannot read the certificate '%s': the dates of its validity are malformed"):format(shown), "parse"
+  end
+  for _, name in ipairs(fields.domains) do
+    if #name > NAME_LIMIT then
+      return nil, ("the certificate '%s' is for a name of %d octets: a domain name has at most %d (RFC 1035)"):format(
+        shown, #name, NAME_LIMIT), "limit"
     end
   end
-  return false
-end
-
-local function waiting_keys(db)
-  local rows = certificates.pending(db) or {}
-  if #rows == 0 then return "no request is pending" end
-  local lines = {}
-  for i, row in ipairs(rows) do
-    lines[i] = ("  %d  %s  %s  key %s"):format(row.id, text.escape(row.friendly_name), text.names(row.domains),
-      row.public_key:sub(1, 16))
-  end
-  return "these wait:\n" .. table.concat(lines, "\n")
-end
-
-local function keys_of(pile)
-  local shown = {}
-  for i, certificate in ipairs(pile) do
-    shown[i] = ("'%s' (key %s)"):format(text.escape(certificate:fields().common_name or "-"),
-      certificate:public_key():sub(1, 16))
-  end
-  return table.concat(shown, ", ")
-end
-
---- Finds the certificate for a request in a pile, and the request for it.
--- @param pile array of core.cert in any order
--- @param row the request that was named, or nil: any, a pending one first
--- @return certificate, row | nil, message, "mismatch" | ...
-function M.match(db, pile, row)
-  if row then
-    for _, certificate in ipairs(pile) do
-      if certificate:public_key() == row.public_key then return certificate, row end
-    end
-    return nil, ("no certificate here has the key of request %d (%s): there is %s; %s"):format(row.id,
-      row.public_key:sub(1, 16), keys_of(pile), waiting_keys(db)), "mismatch"
-  end
-  local certificate, found, code = match_any(db, pile)
-  if certificate == nil then return nil, found, code end
-  if not certificate then
-    return nil, ("no request has the key of %s; %s"):format(keys_of(pile), waiting_keys(db)), "mismatch"
-  end
-  return certificate, found
-end
-
---- Why a certificate cannot serve at all: "mismatch", it is a CA's.
-function M.refuse_ca(fields)
-  if not fields.ca then return true end
-  local shown = text.escape(fields.common_name or fields.domains[1] or fields.subject)
-  return nil, ("'%s' is the certificate of a CA, not of a server"):format(shown), "mismatch"
+  return true
 end
 
 -- What cannot work is refused before anything changes.
 local function refuse(fields, now)
-  local ok, message, code = M.refuse_ca(fields)
+  local ok, message, code = M.is_usable(fields)
   if not ok then return nil, message, code end
-  local shown = text.escape(fields.common_name or fields.domains[1] or fields.subject)
+  local shown = text.label(fields)
   if now > fields.not_after then
     return nil, ("the certificate '%s' expired on %s"):format(shown, text.time(fields.not_after)), "expired"
   elseif now < fields.not_before then
@@ -97,18 +51,72 @@ local function refuse(fields, now)
   return true
 end
 
---- The chain without its root, built from the pile and from CAs known here.
+-- Certificates of issuers in the order in which a chain takes them: what is valid
+-- now, then what is no root of its own (a cross-certificate, which serves those who
+-- know only the other root, too), then what is valid for longer.
+local function in_order(list)
+  local now, order, ranks = os.time(), { table.unpack(list) }, {}
+  for i, certificate in ipairs(order) do
+    local fields = certificate:fields()
+    local from, to = fields.not_before or math.maxinteger, fields.not_after or 0
+    ranks[certificate] = { from <= now and now <= to and 1 or 0, fields.self_issued and 0 or 1, to, -i }
+  end
+  table.sort(order, function(one, other)
+    local a, b = ranks[one], ranks[other]
+    for i = 1, #a do
+      if a[i] ~= b[i] then return a[i] > b[i] end
+    end
+    return false
+  end)
+  return order
+end
+
+local function without(list, unwanted)
+  local others = {}
+  for _, certificate in ipairs(list) do
+    if certificate ~= unwanted then others[#others + 1] = certificate end
+  end
+  return others
+end
+
+local function shorter(chain)
+  local is_root = #chain > 1 and chain[#chain]:fields().self_issued
+  return { table.unpack(chain, 1, is_root and #chain - 1 or #chain) }
+end
+
+-- The first way from a leaf up that leads to a known anchor, else the first of all.
+-- Where one does not, each of its links in turn is done without.
+local function find_way(context, leaf, list)
+  local piles, first, seen = { list }, nil, {}
+  for _ = 1, WAYS_LIMIT do
+    local pile = table.remove(piles, 1)
+    if not pile then break end
+    local chain, message, code = cert.chain(pile, leaf)
+    if not chain then return nil, message, code end
+    local prints = {}
+    for i, link in ipairs(chain) do prints[i] = link:fingerprint() end
+    local way = table.concat(prints, " ")
+    if not seen[way] then
+      local untrusted
+      untrusted, message, code = trust.reason(context, shorter(chain))
+      if untrusted == nil then return nil, message, code end
+      if not untrusted then return shorter(chain) end
+      first = first or shorter(chain)
+      for i = 1, #chain do seen[table.concat(prints, " ", 1, i)] = true end
+      for i = #chain, 2, -1 do piles[#piles + 1] = without(pile, chain[i]) end
+    end
+  end
+  return first
+end
+
+--- The chain without its root, built from the pile and from CAs known here; in
+-- whatever order they came.
 -- @return array of core.cert, leaf first | nil, message, code
 function M.chain(context, leaf, pile)
-  local all = { leaf }
-  table.move(pile, 1, #pile, 2, all)
+  local all = table.move(pile, 1, #pile, 1, {})
   local help = trust.help(context)
   table.move(help, 1, #help, #all + 1, all)
-  local chain, message, code = cert.chain(all, leaf)
-  if not chain then return nil, message, code end
-  local last = chain[#chain]:fields()
-  if #chain > 1 and last.self_issued then chain[#chain] = nil end
-  return chain
+  return find_way(context, leaf, in_order(without(all, leaf)))
 end
 
 --- The columns of an object that come from its certificate.
@@ -209,6 +217,7 @@ local function judge(context, row, leaf, pile)
   local warnings = appraisal.differences(row, requested(context, row), fields)
   local doubts = appraisal.doubts(chain)
   table.move(doubts, 1, #doubts, #warnings + 1, warnings)
+  warnings[#warnings + 1] = matching.stray(context.db, pile, chain)
   return columns, names, warnings
 end
 

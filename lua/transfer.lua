@@ -143,7 +143,7 @@ function M.import(context, pile, args)
   local leaf, message, code = leaf_of(pile)
   if not leaf then return nil, message, code end
   local ok
-  ok, message, code = completion.refuse_ca(leaf:fields())
+  ok, message, code = completion.is_usable(leaf:fields())
   if ok and args.name then ok, message, code = names.friendly(args.name) end
   if not ok then return nil, message, code end
   local id, what

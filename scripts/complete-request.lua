@@ -4,9 +4,12 @@
 local completion = require "completion"
 local flow = require "flow"
 local invocation = require "invocation"
+local matching = require "matching"
 local object = require "object"
 local submission = require "submission"
 local text = require "text"
+local theirs = require("caller").file -- for files that the user names
+local trust = require "trust"
 local unpacking = require "unpacking"
 local wish = require "wish"
 
@@ -22,9 +25,11 @@ local function from_files(args)
   return unpacking.files(args.file, { password = password or nil })
 end
 
+local CURE = "; if clients trust its root, name that in 'anchors' of config.lua; a missing link of the chain goes into "
+  .. "a further --file; then complete-request again"
+
 local function cure(warning)
-  return warning.code == "untrusted" and "; if clients trust its root, name that in 'anchors' of config.lua; a missing "
-    .. "link of the chain goes into a further --file; then complete-request again" or ""
+  return warning.message:find(trust.NO_ANCHOR) and CURE or ""
 end
 
 -- What a dry run says beyond what completion does.
@@ -45,9 +50,20 @@ local function completed(context, found)
   return result
 end
 
+-- Says which other requests wait for a certificate in the same answer.
+local function mention(context, pile, found)
+  local rows = matching.waiting(context.db, pile.certificates)
+  for _, row in ipairs(rows or {}) do
+    if row.id ~= found.id then
+      context:say("request %d '%s' waits for another certificate in it: complete-request %d with the same --file",
+        row.id, text.escape(row.friendly_name), row.id)
+    end
+  end
+end
+
 -- Brings the certificate to its request: the one that was named, or any.
 local function complete(context, row, pile, pages)
-  local leaf, found, code = completion.match(context.db, pile.certificates, row)
+  local leaf, found, code = matching.match(context.db, pile.certificates, row)
   if not leaf and pile.key and code == "mismatch" then
     found = found .. "\nit came with a key of its own: " .. invocation.suggest "import FILE" .. " takes in both"
   end
@@ -59,12 +75,14 @@ local function complete(context, row, pile, pages)
   if not ok then return nil, message, code end
   if context.dry_run then return plan(context, found, leaf) end
   if pages then pages.completed() end
+  mention(context, pile, found)
   return completed(context, found)
 end
 
 -- The request that is named, if it can be completed, or was.
 local function named(db, word)
   local row, message, code = object.find(db, word)
+  if not row and theirs.stat(word) then message = message .. "; each file goes after a --file of its own" end
   if not row then return nil, message, code end
   if row.state == "completed" or flow.holds(completion.from, row.state) then return row end
   return nil, ("cannot complete %d: it was %s"):format(row.id, row.state), "mismatch"

@@ -5,6 +5,7 @@ local certificates = require "certificates"
 local commandline = require "commandline"
 local completion = require "completion"
 local invocation = require "invocation"
+local matching = require "matching"
 local text = require "text"
 local unpacking = require "unpacking"
 local wizard = require "wizard"
@@ -47,7 +48,7 @@ end
 
 -- The certificate of a pile that is for the request, if it can serve.
 local function fitting(context, state, pile)
-  local leaf, message = completion.match(state.db, pile.certificates, state.row)
+  local leaf, message = matching.match(state.db, pile.certificates, state.row)
   if not leaf then return nil, message end
   local warnings, why = completion.foresee(context, state.row, leaf, pile.certificates)
   if not warnings then return nil, why end

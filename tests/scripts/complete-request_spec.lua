@@ -352,6 +352,14 @@ describe("complete-request", function()
       assert.equal(fingerprint, desk:done("show", id).fingerprint)
     end)
 
+    it("a file without a name, and files that follow one --file, as a shell's * gives them", function()
+      desk:refuses(2, "usage", "--file needs a value that is not empty", "complete-request", "--file", "")
+      local path = desk:sign(request)
+      desk:refuses(1, "missing", "there is no request or certificate '" .. desk:shown(path) .. "'; see certwright list; "
+        .. "each file goes after a --file of its own", "complete-request", "--file", outside .. "/cert.pem", path)
+      assert.is_true(before == desk:snapshot())
+    end)
+
     it("neither an ID nor a file", function()
       desk:refuses(2, "usage", "complete-request needs an ID, or --file FILE", "complete-request")
     end)

@@ -240,10 +240,10 @@ authorityKeyIdentifier = keyid
 --- What the CA outside makes of a request file: the path of the certificate.
 -- @param options { from =, to = days from now (-1, 90), is_ca = true, names = other
 --   names than were asked for, extensions = lines of openssl's configuration,
---   digest = "sha1" }
+--   digest = "sha1", ca = the folder of another CA, arguments = more for openssl ca }
 function Desk:sign(request, options)
   options = options or {}
-  local ca, folder = self:outside(), self.lab:folder "signed"
+  local ca, folder = options.ca or self:outside(), self.lab:folder "signed"
   local extensions = options.extensions or ""
   if options.names then
     extensions = extensions .. "\nsubjectAltName = DNS:" .. table.concat(options.names, ", DNS:")
@@ -257,7 +257,7 @@ function Desk:sign(request, options)
   end
   self:openssl("ca", "-batch", "-notext", "-config", config, "-in", request, "-out", folder .. "/cert.pem",
     "-keyfile", ca .. "/key.pem", "-cert", ca .. "/cert.pem", "-startdate", date(options.from or -1),
-    "-enddate", date(options.to or 90))
+    "-enddate", date(options.to or 90), table.unpack(options.arguments or {}))
   return folder .. "/cert.pem"
 end
 
