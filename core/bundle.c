@@ -444,6 +444,7 @@ static int l_write_pkcs12(lua_State *L) {
 }
 
 static const luaL_Reg functions[] = {{"kinds", core_kinds},
+                                     {"parts", core_parts},
                                      {"pkcs7", l_pkcs7},
                                      {"pkcs12", l_pkcs12},
                                      {"write_pkcs7", l_write_pkcs7},

@@ -152,7 +152,8 @@ const char *core_shape(const unsigned char *der, size_t size);
 const char *core_block_shape(const char *body, const char *end,
                              const char *label, size_t length,
                              unsigned char *der);
-int core_kinds(lua_State *L); /* of core.bundle */
+int core_kinds(lua_State *L); /* these two of core.bundle */
+int core_parts(lua_State *L);
 /* Pushes DER as a PEM block of this kind. */
 void core_push_pem(lua_State *L, const char *kind, const unsigned char *der,
                    size_t length);

@@ -9,6 +9,8 @@
 #include <openssl/err.h>
 #include <string.h>
 
+#define PART_LINE 40 /* characters of base64 in a line that begins a part */
+
 /* 1: UTF-16 with the low byte first, 2: with the high one, 0: something else.
  * ASCII without a mark is known by its zeros. */
 static int wide(const char *s, size_t length) {
@@ -33,32 +35,57 @@ static void narrow(char *out, const char *s, size_t count, int order) {
   }
 }
 
-static bool decode(const char *text, size_t length, unsigned char *der,
+/* Where the text of a line begins, after the marks with which mail quotes. */
+static const char *unquote(const char *at, const char *end) {
+  while (at < end && (*at == ' ' || *at == '\t' || *at == '>'))
+    at++;
+  return at;
+}
+
+/* Base64 in lines, that may be quoted, and have "=" as quoted-printable text
+ * has it (RFC 2045, section 6.7). */
+static bool decode(const char *at, size_t length, unsigned char *der,
                    size_t *size) {
   EVP_ENCODE_CTX *context = EVP_ENCODE_CTX_new();
-  int done = 0, rest = 0;
+  const char *end = at + length, *stop, *sign;
+  int n = 0;
   bool good = context != NULL;
-  if (good) {
+  *size = 0;
+  if (good)
     EVP_DecodeInit(context);
-    good = EVP_DecodeUpdate(context, der, &done, (const unsigned char *)text,
-                            (int)length) >= 0 &&
-           EVP_DecodeFinal(context, der + done, &rest) == 1;
+  while (good && (at = unquote(at, end)) < end) {
+    stop = memchr(at, '\n', (size_t)(end - at));
+    stop = stop != NULL ? stop + 1 : end;
+    sign = memmem(at, (size_t)(stop - at), "=3D", 3);
+    if (sign != NULL)
+      stop = sign + 1;
+    good = EVP_DecodeUpdate(context, der + *size, &n, (const unsigned char *)at,
+                            (int)(stop - at)) >= 0;
+    *size += good ? (size_t)n : 0;
+    at = sign != NULL ? sign + 3 : stop;
   }
+  good = good && EVP_DecodeFinal(context, der + *size, &n) == 1;
+  *size += good ? (size_t)n : 0;
   EVP_ENCODE_CTX_free(context);
-  *size = (size_t)(done + rest);
   return good;
 }
 
-/* Whether it is nothing but base64, of something that begins as DER does. */
-static bool bare(const char *s, size_t length) {
+static bool is_base64(char c) {
   static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrs"
-                                 "tuvwxyz0123456789+/= \t\r\n";
+                                 "tuvwxyz0123456789+/=";
+  return memchr(alphabet, c, sizeof alphabet - 1) != NULL;
+}
+
+/* Whether it is nothing but base64, of something that begins as DER does, or as
+ * a ZIP. */
+static bool bare(const char *s, size_t length) {
+  static const char blanks[] = " \t\r\n";
   size_t i = 0;
-  while (i < length && strchr(" \t\r\n", s[i]) != NULL && s[i] != '\0')
+  while (i < length && memchr(blanks, s[i], 4) != NULL)
     i++;
-  if (length - i < 16 || s[i] != 'M')
+  if (length - i < 16 || (s[i] != 'M' && memcmp(s + i, "UEsDB", 5) != 0))
     return false;
-  while (i < length && s[i] != '\0' && strchr(alphabet, s[i]) != NULL)
+  while (i < length && (is_base64(s[i]) || memchr(blanks, s[i], 4) != NULL))
     i++;
   return i == length;
 }
@@ -215,6 +242,73 @@ int core_kinds(lua_State *L) {
     if (der == NULL)
       break;
     kind = NULL;
+  }
+  return 1;
+}
+
+/* Parts of a text */
+
+/* The length of a line that is nothing but base64, quoted or not, without the
+ * marks around it; 0: it is something else. */
+static size_t base64_line(const char *at, const char *stop) {
+  const char *first = at = unquote(at, stop);
+  while (at < stop && is_base64(*at))
+    at++;
+  return at == stop || *at == '\r' || *at == '\n' ? (size_t)(at - first) : 0;
+}
+
+/* The next lines of base64 in a text, as long as each other but for the last:
+ * where they end, or NULL. */
+static const char *next_run(const char **at, const char *end) {
+  const char *next, *from = *at;
+  size_t first = 0, length;
+  for (; from < end; from = next) {
+    next = memchr(from, '\n', (size_t)(end - from));
+    next = next != NULL ? next + 1 : end;
+    length = base64_line(from, next);
+    if (first > 0 && (length == 0 || length > first))
+      return from;
+    if (first == 0 && length >= PART_LINE) {
+      *at = from;
+      first = length;
+    }
+    if (first > 0 &&
+        (length < first || memchr(from, '=', (size_t)(next - from)) != NULL))
+      return next;
+  }
+  return first > 0 ? end : NULL;
+}
+
+static bool is_part(const core_secret *part) {
+  const char *bytes = part->bytes;
+  return part->length > 16 &&
+         (core_shape((const unsigned char *)bytes, part->length) != NULL ||
+          memcmp(bytes, "PK\3\4", 4) == 0 ||
+          memmem(bytes, part->length, "-----BEGIN ", 11) != NULL);
+}
+
+/*
+ * bundle.parts(bytes) -> array of secret
+ * What stands as base64 among other text, such as what is attached to an e-mail
+ * (RFC 2045, section 6.8): what is DER, a ZIP or has a PEM block, at most 100.
+ */
+int core_parts(lua_State *L) {
+  size_t length;
+  const char *at = core_check_bytes(L, 1, &length), *end, *stop;
+  lua_Integer count = 0;
+  luaL_argcheck(L, length <= CORE_BUNDLE_LIMIT, 1, "more than 16 MiB");
+  at = core_push_plain(L, 1, &length);
+  end = at + length;
+  lua_newtable(L);
+  while (count < CORE_PILE_LIMIT && (stop = next_run(&at, end)) != NULL) {
+    core_secret *part = core_secret_new(L, (size_t)(stop - at) + 3);
+    if (decode(at, (size_t)(stop - at), (unsigned char *)part->bytes,
+               &part->length) &&
+        is_part(part))
+      lua_rawseti(L, -2, ++count);
+    else
+      lua_pop(L, 1);
+    at = stop;
   }
   return 1;
 }

@@ -2,8 +2,8 @@
 -- certificates and, where it is wanted, a key.
 --
 -- What a file is, its content says, never its name: PEM with text around it,
--- DER, PKCS #7, PKCS #12, a ZIP of them; UTF-16 and base64 without armour are
--- seen through by the readers in core. Bytes of a file stay in a box that Lua
+-- DER, PKCS #7, PKCS #12, a ZIP of them, an e-mail with these; UTF-16, marks of
+-- quoting and base64 without armour are seen through by the readers in core. Bytes of a file stay in a box that Lua
 -- cannot look into, since a key may be among them.
 
 local bundle = require "core.bundle"
@@ -18,7 +18,7 @@ local M = {}
 local FILE_LIMIT = 16 * 1024 * 1024 -- bytes; what is neither bundle nor ZIP has 1 MiB
 local CERTIFICATES_LIMIT = 100 -- in all files together
 
-local add -- for a ZIP, whose entries are added as files are
+local add -- for a ZIP and an e-mail, whose parts are added as files are
 
 local function add_certificates(pile, list)
   table.move(list, 1, #list, #pile.certificates + 1, pile.certificates)
@@ -31,16 +31,30 @@ end
 local function add_zip(pile, archive, options)
   local entries, message, code = zip.read(archive)
   if not entries then return nil, message, code end
-  local before = #pile.certificates
+  local before, is_nested = #pile.certificates, false
   for _, entry in ipairs(entries) do
     local kinds = bundle.kinds(entry.bytes)
+    is_nested = is_nested or kinds and kinds.zip
     if kinds and (kinds.certificate or kinds.pkcs7 or kinds.pkcs12) then
       local ok
       ok, message, code = add(pile, entry.bytes, options)
       if not ok then return nil, ("'%s' in the ZIP: %s"):format(text.escape(entry.name), message), code end
     end
   end
-  if #pile.certificates == before then return nil, "no certificate in the ZIP", "parse" end
+  if #pile.certificates == before then
+    return nil, "no certificate in the ZIP" .. (is_nested and ", but another ZIP: unpack it first" or ""), "parse"
+  end
+  return true
+end
+
+-- What an e-mail has attached, or what stands as base64 without armour in a text.
+local function add_parts(pile, bytes, options)
+  local before = #pile.certificates
+  for _, part in ipairs(bundle.parts(bytes)) do
+    local ok, message, code = add(pile, part, options)
+    if not ok then return nil, message, code end
+  end
+  if #pile.certificates == before and not pile.has_request then return cert.parse(bytes) end -- which says none is there
   return true
 end
 
@@ -78,7 +92,7 @@ function add(pile, bytes, options)
   local kinds, message, code = bundle.kinds(bytes)
   if not kinds then return nil, message, code end
   if kinds.zip then return add_zip(pile, kinds.zip, options) end
-  if not next(kinds) then return cert.parse(bytes) end -- which says that none is there
+  if not next(kinds) then return add_parts(pile, bytes, options) end
   for _, reader in ipairs(READERS) do
     if kinds[reader[1]] then
       local list, ok

@@ -141,6 +141,16 @@ describe("the corpus", function()
     came(by_file, "parse", "^pkcs7/")
   end)
 
+  it("is looked through by bundle.parts within 5 s and 256 MiB", function()
+    local by_file = read "parts"
+    for _, name in ipairs { "whole", "quoted", "twice", "a_pem_within", "many" } do
+      came(by_file, "read", "^mail/" .. name .. "$")
+    end
+    for _, name in ipairs { "cut", "lines", "endings", "marks", "signs", "giant%-line" } do
+      came(by_file, "parse", "^mail/" .. name .. "$")
+    end
+  end)
+
   it("refuses absurd iteration counts with the code limit, whether or not there is a password", function()
     for _, reader in ipairs { "key", "sealed_key" } do came(read(reader), "limit", "^key/absurd_pbkdf2") end
   end)

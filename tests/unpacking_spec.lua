@@ -84,6 +84,62 @@ describe("unpacking", function()
     gives({ leaf }, { write("leaf.pfx", desk:read(path "leaf.der")) })
   end)
 
+  describe("takes an e-mail as it was saved:", function()
+    local function base64(name) return desk:openssl("base64", { stdin = desk:read(path(name)) }) end
+    -- A mail with attachments, as RFC 2045 has them.
+    local function mail(...)
+      local parts = { "From: ca@ca.test\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=\"=-x\"\n\n--=-x\n"
+        .. "Content-Type: text/plain\n\nDear customer,\n\nHerewithyourcertificate\n" }
+      for _, name in ipairs { ... } do
+        parts[#parts + 1] = "\n--=-x\nContent-Type: application/octet-stream; name=" .. name
+          .. "\nContent-Transfer-Encoding: base64\n\n" .. base64(name)
+      end
+      return write("saved.eml", (table.concat(parts) .. "\n--=-x--\n"):gsub("\n", "\r\n"))
+    end
+
+    it("with PEM in a text that was quoted, once and again", function()
+      gives({ leaf, issuer }, { write("quoted.eml", ("Hello\n" .. leaf .. issuer):gsub("([^\n]*)\n", "> %1\n")) })
+      gives({ leaf, issuer }, { write("quoted.eml", ("Hello\n" .. leaf .. issuer):gsub("([^\n]*)\n", "> >\t%1 \r\n")) })
+      gives({ leaf, issuer }, { write("quoted.p7b", (desk:read(path "both.p7b"):gsub("([^\n]*)\n", ">%1\n"))) })
+    end)
+
+    it("with PEM as quoted-printable text has it, and within base64", function()
+      gives({ leaf, issuer }, { write("printable.eml", ((leaf .. issuer):gsub("=", "=3D"))) })
+      gives({ leaf, issuer }, { mail "both.pem" })
+    end)
+
+    it("with each form attached, and several", function()
+      for _, name in ipairs { "both.p7b", "both.der.p7b" } do gives({ leaf, issuer }, { mail(name) }) end
+      archive("both.zip", "leaf.der", "issuer.pem")
+      gives({ leaf, issuer }, { mail "both.zip" })
+      gives({ leaf, issuer, leaf }, { mail("leaf.der", "issuer.pem", "leaf.der") })
+      gives({ leaf, issuer }, { mail "both.p12" }, { password = "secret" })
+      refuses("denied", "'LAB/MAIL/saved.eml': cannot read the PKCS #12: wrong password", { mail "both.p12" },
+        { password = "x" })
+    end)
+
+    it("with base64 between other lines, and a ZIP as base64 alone", function()
+      local bare = leaf:match "%-\n(.-\n)%-"
+      gives({ leaf, issuer }, { write("text.txt", "Yours:\n" .. bare .. "Thanks\nThe issuer's:\n\n"
+        .. issuer:match "%-\n(.-\n)%-" .. "Regards") })
+      gives({ leaf }, { write("line.txt", "Yours:\n" .. bare:gsub("\n", "") .. "\n\nRegards\n") })
+      archive("both.zip", "leaf.der", "issuer.pem")
+      gives({ leaf, issuer }, { write("zip.txt", base64 "both.zip") })
+    end)
+
+    it("and says when no certificate is attached", function()
+      write("words", ("No certificate here. "):rep(50))
+      refuses("parse", "'LAB/MAIL/saved.eml': cannot read certificates: none is there", { mail "words" })
+      refuses("parse", "'LAB/MAIL/saved.eml': cannot read certificates: none is there", { mail "key.pem" })
+      local made = desk.lab:folder "asked"
+      desk:openssl("req", "-new", "-key", path "key.pem", "-subj", "/CN=x", "-out", made .. "/x.csr")
+      write("x.csr", desk:read(made .. "/x.csr"))
+      refuses("parse", "'LAB/MAIL/saved.eml': no certificate is there, only a request", { mail "x.csr" })
+      write("cut.der", desk:read(path "leaf.der"):sub(1, -20))
+      refuses("parse", "'LAB/MAIL/saved.eml': cannot read certificates: none is there", { mail "cut.der" })
+    end)
+  end)
+
   it("takes a PKCS #12 with its key, and says what a password is missing for", function()
     local password = assert(unpacking.password(write("password", "secret\n")))
     gives({ leaf, issuer }, { path "both.p12" }, { password = password })
@@ -118,6 +174,8 @@ describe("unpacking", function()
     gives({ leaf, issuer }, { archive("stored.zip", "-0", "leaf.pem", "-rf ..pem") })
     gives({ leaf, issuer }, { archive("p12.zip", "both.p12") }, { password = "secret" })
     refuses("parse", "'LAB/MAIL/none.zip': no certificate in the ZIP", { archive("none.zip", "readme.txt", "key.pem") })
+    refuses("parse", "'LAB/MAIL/outer.zip': no certificate in the ZIP, but another ZIP: unpack it first",
+      { archive("outer.zip", "one.zip", "readme.txt") })
     refuses("denied", "'LAB/MAIL/p12.zip': 'both.p12' in the ZIP: cannot read the PKCS #12: wrong password",
       { path "p12.zip" }, { password = "x" })
     write("broken.pem", leaf:sub(1, -30))

@@ -259,6 +259,19 @@ keep("pile/json", '{"certificate":"-----BEGIN CERTIFICATE-----\\nMIIB\\n-----END
 for _, number in ipairs { 2, 99, 100, 101, 1000 } do
   keep(("pile/certificates-%d.pem"):format(number), der.pem("CERTIFICATE", leaf):rep(number))
 end
+local function base64(bytes) return (der.pem("X", bytes):match "%-\n(.-)%-%-%-%-%-END") end
+local mail = "From: ca\r\nContent-Transfer-Encoding: base64\r\n\r\n" .. base64(leaf):gsub("\n", "\r\n") .. "\r\n--x--\r\n"
+keep("mail/whole", mail)
+keep("mail/quoted", (("> > " .. mail):gsub("\n", "\n> > ")))
+keep("mail/twice", mail .. mail)
+keep("mail/a_pem_within", "x\n\n" .. base64(der.pem("CERTIFICATE", leaf)))
+keep("mail/many", ("x\n" .. base64(leaf)):rep(150))
+keep("mail/cut", mail:sub(1, #mail // 2))
+keep("mail/lines", (("A"):rep(76) .. "\n"):rep(LIMIT // 77))
+keep("mail/endings", (("A"):rep(59) .. "=\n"):rep(LIMIT // 61))
+keep("mail/marks", ("> "):rep(LIMIT // 2))
+keep("mail/signs", "-----BEGIN CERTIFICATE-----\n" .. ("=3D"):rep(LIMIT // 4) .. "\n-----END CERTIFICATE-----\n")
+keep("mail/giant-line", "x\n" .. ("M"):rep(LIMIT - 2))
 local mixture = der.pem("PRIVATE KEY", plain_key) .. "text around\r\n" .. der.pem("X509 CERTIFICATE", leaf, "\r\n") ..
   der.pem("NEW CERTIFICATE REQUEST", plain_request)
   .. der.pem("CERTIFICATE", certificate { subject = name "Contoso CA" })

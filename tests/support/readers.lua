@@ -161,6 +161,19 @@ function M.revocation(bytes)
   return code and code ~= "parse" and code or refused(revocation.response(bytes, subject, issuer))
 end
 
+--- What an e-mail has attached: each part is a box that a reader takes.
+function M.parts(bytes)
+  if #bytes > 16 * LIMIT then return "limit" end
+  local parts = bundle.parts(bytes)
+  assert(#parts <= 100)
+  for _, part in ipairs(parts) do
+    assert(type(part) == "userdata" and bundle.kinds(part))
+    refused(cert.parse(part))
+    refused(bundle.pkcs7(part))
+  end
+  return #parts == 0 and "parse" or nil
+end
+
 --- A file with everything in it: each reader takes what is its own.
 function M.pile(bytes)
   M.certificate(bytes)
@@ -168,6 +181,7 @@ function M.pile(bytes)
   M.key(bytes)
   M.pkcs7(bytes)
   M.revocation(bytes)
+  M.parts(bytes)
 end
 
 return M
