@@ -263,6 +263,10 @@ void core_open_extension(core_der *der, int nid, bool critical);
  * must_staple, subject_key_id in the table on top of the stack. */
 void core_set_extensions(lua_State *L, const STACK_OF(X509_EXTENSION) * list);
 
+/* memory.c */
+/* Has OpenSSL cleanse all that it frees; before it takes any memory. */
+void core_cleanse_freed(void);
+
 /* file.c */
 /* Pushes an empty secret with room for that many bytes. */
 core_secret *core_secret_new(lua_State *L, size_t size);

@@ -96,7 +96,8 @@ static int l_read(lua_State *L) {
 
 static int l_forget(lua_State *L) {
   core_secret *secret = luaL_checkudata(L, 1, CORE_SECRET);
-  OPENSSL_clear_free(secret->bytes, secret->size);
+  OPENSSL_cleanse(secret->bytes, secret->size);
+  free(secret->bytes);
   memset(secret, 0, sizeof *secret);
   return 0;
 }
@@ -109,7 +110,7 @@ core_secret *core_secret_new(lua_State *L, size_t size) {
   if (luaL_newmetatable(L, CORE_SECRET))
     luaL_setfuncs(L, metamethods, 0);
   lua_setmetatable(L, -2);
-  secret->bytes = OPENSSL_malloc(size + 1);
+  secret->bytes = malloc(size + 1); /* of which not all is written to */
   if (secret->bytes == NULL)
     luaL_error(L, "not enough memory");
   secret->bytes[0] = '\0';

@@ -103,6 +103,7 @@ static const char *push_home(lua_State *L, const char **folder) {
 static void settle(void) {
   const struct rlimit none = {0, 0};
   int descriptor;
+  core_cleanse_freed();
   core_settle_caller();
   do
     descriptor = open("/dev/null", O_RDONLY);
