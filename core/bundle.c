@@ -331,12 +331,12 @@ static bool read_pkcs12(struct contents *c, const unsigned char *der,
 
 /*
  * bundle.pkcs12(bytes[, password]) -> { certificates = array of cert, key =
- *   core.key, friendly_name = text } | nil, message, "parse" | "denied" |
- *   "limit" | "unsupported"
- * A PKCS #12 in DER; password a string or a secret.  key and friendly_name
- * are the first, nil where there is none.
- * "denied": the password is missing or wrong.  "limit": over 16 MiB, over 100
- * certificates, or iteration counts that would take over 2 seconds in sum.
+ *   core.key, friendly_name = text, seconds = number } | nil, message, "parse"
+ * | "denied" | "limit" | "unsupported" A PKCS #12 in DER; password a string or
+ * a secret.  key and friendly_name are the first, nil where there is none;
+ * seconds what its iteration counts take on a slow processor. "denied": the
+ * password is missing or wrong.  "limit": over 16 MiB, over 100 certificates,
+ * or iteration counts that would take over 2 seconds in sum.
  */
 static int l_pkcs12(lua_State *L) {
   size_t length, size = 0;
@@ -355,12 +355,16 @@ static int l_pkcs12(lua_State *L) {
   if (!read_pkcs12(c, (const unsigned char *)bytes, length))
     return fail(L, "PKCS #12", c);
   ERR_clear_error();
-  lua_createtable(L, 0, 3);
+  lua_createtable(L, 0, 4);
   push_certificates(L, c);
   lua_setfield(L, -2, "certificates");
   if (c->key != NULL) {
     EVP_PKEY_up_ref(*core_key_new(L) = c->key);
     lua_setfield(L, -2, "key");
+  }
+  if (c->seconds > 0) {
+    lua_pushnumber(L, c->seconds);
+    lua_setfield(L, -2, "seconds");
   }
   if (c->name != NULL) {
     core_pushtext(L, c->name, strlen(c->name));
@@ -452,6 +456,9 @@ static const luaL_Reg functions[] = {{"kinds", core_kinds},
                                      {NULL, NULL}};
 
 int luaopen_core_bundle(lua_State *L) {
+  luaL_requiref(L, "core.cert", luaopen_core_cert, 0); /* what bundles hold */
+  luaL_requiref(L, "core.key", luaopen_core_key, 0);
+  lua_pop(L, 2);
   luaL_newlib(L, functions);
   return 1;
 }

@@ -18,6 +18,8 @@ local M = {}
 local FILE_LIMIT = 16 * 1024 * 1024 -- bytes; what is neither bundle nor ZIP has 1 MiB
 local CERTIFICATES_LIMIT = 100 -- in all files together
 
+local SECONDS_LIMIT = 2 -- that all PKCS #12 may take to open
+
 local add -- for a ZIP and an e-mail, whose parts are added as files are
 
 local function add_certificates(pile, list)
@@ -68,6 +70,10 @@ local function add_pkcs12(pile, bytes, options)
     end
     return nil, message, code
   end
+  pile.seconds = pile.seconds + (held.seconds or 0)
+  if pile.seconds > SECONDS_LIMIT then
+    return nil, ("the iteration counts of all PKCS #12 would take over %d seconds"):format(SECONDS_LIMIT), "limit"
+  end
   pile.key = pile.key or held.key
   pile.friendly_name = pile.friendly_name or held.friendly_name
   return add_certificates(pile, held.certificates)
@@ -110,9 +116,9 @@ function add(pile, bytes, options)
   return true
 end
 
---- An empty pile: { certificates = array, key =, friendly_name = }.
+--- An empty pile: { certificates = array, key =, friendly_name =, seconds = }.
 function M.pile()
-  return { certificates = {} }
+  return { certificates = {}, seconds = 0 }
 end
 
 --- Adds what bytes hold to a pile.

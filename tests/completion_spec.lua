@@ -213,4 +213,36 @@ describe("completion", function()
     desk:refuses(1, "mismatch", "no request has the key of '" .. ("\u{E4}"):rep(128) .. "...' (key HEX); these wait:\n"
       .. "  1  a.test  a.test  key HEX", "complete-request", "--file", forged { subject = ("\u{E4}"):rep(5000) })
   end)
+
+  -- The site's own certificates.lua, which kills the program after a function.
+  local function kill_after(name)
+    desk:write("site/lua/certificates.lua", ([[
+      local host = require "core.host"
+      local M = assert(require("loader").file "%s/lua/certificates.lua")()
+      local whole = M.%s
+      M.%s = function(...)
+        local results = table.pack(whole(...))
+        host.signal(host.pid(), "KILL")
+        return table.unpack(results, 1, results.n)
+      end
+      return M]]):format(desk.home, name, name))
+  end
+
+  it("is done whole or not at all, wherever it is killed", function()
+    local leaf = desk:sign(request)
+    local before = state()
+    for _, name in ipairs { "with_key", "advance", "record" } do
+      kill_after(name)
+      assert.equal(9, desk:run("complete-request", "--file", leaf).signal)
+      assert.is_true(before == state(), "killed after " .. name)
+    end
+    kill_after "get" -- which is called when it is done
+    assert.equal(9, desk:run("complete-request", "--file", leaf).signal)
+    os.remove(desk.site .. "/lua/certificates.lua")
+    local object = desk:done("show", "1")
+    assert.same({ "completed", desk:digest("certificate", desk:read(leaf)) }, { object.state, object.fingerprint })
+    local done = state()
+    desk:done("complete-request", "--file", leaf)
+    assert.is_true(done == state())
+  end)
 end)

@@ -226,6 +226,21 @@ describe("unpacking", function()
         { write("many.pem", leaf:rep(101)) })
     end)
 
+    it("PKCS #12 whose iteration counts take over 2 s together, in files or in a ZIP", function()
+      local files, names = {}, {}
+      for i = 1, 5 do
+        files[i], names[i] = path("slow" .. i .. ".p12"), "slow" .. i .. ".p12"
+        desk:openssl("pkcs12", "-export", "-nokeys", "-in", path "leaf.pem", "-passout", "pass:x", "-iter", "300000",
+          "-out", path("slow" .. i .. ".p12"))
+      end
+      local options = { password = "x" }
+      gives({ leaf, leaf, leaf, leaf }, { table.unpack(files, 1, 4) }, options)
+      refuses("limit", "'LAB/MAIL/slow5.p12': the iteration counts of all PKCS #12 would take over 2 seconds", files,
+        options)
+      refuses("limit", "'LAB/MAIL/slow.zip': 'slow5.p12' in the ZIP: the iteration counts of all PKCS #12 would take "
+        .. "over 2 seconds", { archive("slow.zip", table.unpack(names)) }, options)
+    end)
+
     it("more than 100 entries of a ZIP, more than 1 MiB of one, more than 16 MiB of all", function()
       local names = {}
       for i = 1, 101 do
