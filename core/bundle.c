@@ -89,12 +89,35 @@ static int fail(lua_State *L, const char *what, const struct contents *c) {
 
 /* PKCS #7 */
 
+/* Whether a PKCS #7 in DER has more certificates than are taken; told without
+ * decoding one, which takes seconds for thousands.  In another encoding (BER)
+ * they are not in sight here. */
+static bool is_overfull(const unsigned char *der, size_t length) {
+  struct cert_span span = {der, der + length}, inside = {der, der}, one;
+  int tag, count = 0;
+  cert_take(&span, &inside); /* ContentInfo (RFC 2315, section 7) */
+  cert_take(&inside, &one);  /* its type */
+  if (cert_take(&inside, &span) != (V_ASN1_CONTEXT_SPECIFIC | 0) ||
+      cert_take(&span, &inside) != V_ASN1_SEQUENCE)
+    return false;
+  while ((tag = cert_take(&inside, &one)) >= 0) /* SignedData (section 9.1) */
+    if (tag == (V_ASN1_CONTEXT_SPECIFIC | 0)) {
+      span = one;
+      while (count <= CORE_PILE_LIMIT && cert_take(&span, &one) >= 0)
+        count++;
+    }
+  return count > CORE_PILE_LIMIT;
+}
+
 static bool read_pkcs7(struct contents *c, const unsigned char *der,
                        size_t length) {
   const unsigned char *at = der;
-  PKCS7 *bundle = d2i_PKCS7(NULL, &at, (long)length);
+  PKCS7 *bundle;
   bool good = true;
   int i;
+  if (is_overfull(der, length))
+    return refuse(c, "limit", "more than 100 certificates");
+  bundle = d2i_PKCS7(NULL, &at, (long)length);
   if (bundle == NULL || at != der + length)
     good = refuse(c, "parse",
                   bundle == NULL ? core_reason() : "bytes after its end");
