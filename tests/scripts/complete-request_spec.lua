@@ -242,6 +242,7 @@ describe("complete-request", function()
       desk:refuses(1, code, message, "complete-request", id, "--file", path)
       desk:refuses(1, code, message, "complete-request", "--file", path)
       desk:refuses(1, code, message, "complete-request", "--file", path, "--dry-run")
+      assert.is_true(before == desk:snapshot():gsub("[^\n]*/locks/1 file \n", "")) -- an empty file to lock it by
       assert.equal("created", desk:done("show", id).state)
     end
 
