@@ -288,19 +288,21 @@ static bool is_part(const core_secret *part) {
 }
 
 /*
- * bundle.parts(bytes) -> array of secret
+ * bundle.parts(bytes) -> array of secret | nil, message, "limit"
  * What stands as base64 among other text, such as what is attached to an e-mail
- * (RFC 2045, section 6.8): what is DER, a ZIP or has a PEM block, at most 100.
+ * (RFC 2045, section 6.8): what is DER, a ZIP or has a PEM block.  A string or
+ * a secret of at most 16 MiB and 100 such parts.
  */
 int core_parts(lua_State *L) {
   size_t length;
   const char *at = core_check_bytes(L, 1, &length), *end, *stop;
   lua_Integer count = 0;
-  luaL_argcheck(L, length <= CORE_BUNDLE_LIMIT, 1, "more than 16 MiB");
+  if (length > CORE_BUNDLE_LIMIT)
+    return core_fail(L, "limit", "cannot read it: more than 16 MiB");
   at = core_push_plain(L, 1, &length);
   end = at + length;
   lua_newtable(L);
-  while (count < CORE_PILE_LIMIT && (stop = next_run(&at, end)) != NULL) {
+  while (count <= CORE_PILE_LIMIT && (stop = next_run(&at, end)) != NULL) {
     core_secret *part = core_secret_new(L, (size_t)(stop - at) + 3);
     if (decode(at, (size_t)(stop - at), (unsigned char *)part->bytes,
                &part->length) &&
@@ -310,5 +312,8 @@ int core_parts(lua_State *L) {
       lua_pop(L, 1);
     at = stop;
   }
+  if (count > CORE_PILE_LIMIT)
+    return core_fail(L, "limit", "cannot read it: more than %d parts in base64",
+                     CORE_PILE_LIMIT);
   return 1;
 }

@@ -52,8 +52,11 @@ end
 -- What an e-mail has attached, or what stands as base64 without armour in a text.
 local function add_parts(pile, bytes, options)
   local before = #pile.certificates
-  for _, part in ipairs(bundle.parts(bytes)) do
-    local ok, message, code = add(pile, part, options)
+  local parts, message, code = bundle.parts(bytes)
+  if not parts then return nil, message, code end
+  for _, part in ipairs(parts) do
+    local ok
+    ok, message, code = add(pile, part, options)
     if not ok then return nil, message, code end
   end
   if #pile.certificates == before and not pile.has_request then return cert.parse(bytes) end -- which says none is there

@@ -226,6 +226,14 @@ describe("unpacking", function()
         { write("many.pem", leaf:rep(101)) })
     end)
 
+    it("more than 100 parts of an e-mail", function()
+      local part = "x\n" .. leaf:match "%-\n(.-\n)%-"
+      gives({ leaf }, { write("one.eml", part) })
+      assert.equal(100, #assert(unpacking.files { write("many.eml", part:rep(100)) }).certificates)
+      refuses("limit", "'LAB/MAIL/many.eml': cannot read it: more than 100 parts in base64",
+        { write("many.eml", part:rep(101)) })
+    end)
+
     it("PKCS #12 whose iteration counts take over 2 s together, in files or in a ZIP", function()
       local files, names = {}, {}
       for i = 1, 5 do

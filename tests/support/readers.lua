@@ -163,8 +163,8 @@ end
 
 --- What an e-mail has attached: each part is a box that a reader takes.
 function M.parts(bytes)
-  if #bytes > 16 * LIMIT then return "limit" end
-  local parts = bundle.parts(bytes)
+  local parts, message, code = bundle.parts(bytes)
+  if not parts then return refused(parts, message, code) end
   assert(#parts <= 100)
   for _, part in ipairs(parts) do
     assert(type(part) == "userdata" and bundle.kinds(part))
