@@ -234,6 +234,9 @@ end
 -- @param row the object; leaf its certificate; pile what came with it
 -- @return true | nil, message, code; nothing is changed on a refusal
 function M.complete(context, row, leaf, pile)
+  local message, code
+  row, message, code = certificates.get(context.db, row.id) -- as it is now, that it is locked
+  if not row then return nil, message, code end
   if row.fingerprint == leaf:fingerprint() then return refresh(context, row, leaf, pile) end
   if row.state == "completed" then
     return nil, ("%d is completed already, with another certificate (%s)"):format(row.id, row.fingerprint), "exists"

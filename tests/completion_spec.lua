@@ -214,29 +214,31 @@ describe("completion", function()
       .. "  1  a.test  a.test  key HEX", "complete-request", "--file", forged { subject = ("\u{E4}"):rep(5000) })
   end)
 
-  -- The site's own certificates.lua, which kills the program after a function.
-  local function kill_after(name)
+  -- The site's own certificates.lua, which kills the program after the n-th call of
+  -- a function.
+  local function kill_after(name, n)
     desk:write("site/lua/certificates.lua", ([[
       local host = require "core.host"
       local M = assert(require("loader").file "%s/lua/certificates.lua")()
-      local whole = M.%s
+      local whole, left = M.%s, %d
       M.%s = function(...)
         local results = table.pack(whole(...))
-        host.signal(host.pid(), "KILL")
+        left = left - 1
+        if left == 0 then host.signal(host.pid(), "KILL") end
         return table.unpack(results, 1, results.n)
       end
-      return M]]):format(desk.home, name, name))
+      return M]]):format(desk.home, name, n or 1, name))
   end
 
   it("is done whole or not at all, wherever it is killed", function()
     local leaf = desk:sign(request)
     local before = state()
-    for _, name in ipairs { "with_key", "advance", "record" } do
+    for _, name in ipairs { "with_key", "get", "advance", "record" } do
       kill_after(name)
       assert.equal(9, desk:run("complete-request", "--file", leaf).signal)
       assert.is_true(before == state(), "killed after " .. name)
     end
-    kill_after "get" -- which is called when it is done
+    kill_after("get", 2) -- which is called again when it is done
     assert.equal(9, desk:run("complete-request", "--file", leaf).signal)
     os.remove(desk.site .. "/lua/certificates.lua")
     local object = desk:done("show", "1")
@@ -244,5 +246,35 @@ describe("completion", function()
     local done = state()
     desk:done("complete-request", "--file", leaf)
     assert.is_true(done == state())
+  end)
+
+  it("may be asked for by several at once: one does it, the others find it done", function()
+    local leaf = desk:sign(request)
+    desk:write("site/lua/certificates.lua", ([[ -- each waits when it has found the request
+      local file, host = require "core.file", require "core.host"
+      local M = assert(require("loader").file "%s/lua/certificates.lua")()
+      local with_key = M.with_key
+      M.with_key = function(...)
+        local results = table.pack(with_key(...))
+        file.write("%s/found." .. host.pid(), "", { exclusive = false })
+        while not file.stat "%s/go" do host.sleep(0.02) end
+        return table.unpack(results, 1, results.n)
+      end
+      return M]]):format(desk.home, desk.site, desk.site))
+    local waits = {}
+    for i = 1, 3 do waits[i] = desk:start("complete-request", "--file", leaf) end
+    local host = require "core.host"
+    local deadline, found = host.clock() + 60
+    repeat
+      host.sleep(0.02)
+      found = 0
+      for name in require("lfs").dir(desk.site) do found = found + (name:find "^found" and 1 or 0) end
+    until found == 3 or host.clock() > deadline
+    desk:write("site/go", "")
+    local outcomes = {}
+    for i, wait in ipairs(waits) do outcomes[i] = { wait() } end
+    for _, outcome in ipairs(outcomes) do assert.equal(0, outcome[1], outcome[2]) end
+    os.remove(desk.site .. "/lua/certificates.lua")
+    assert.equal("completed", desk:done("show", "1").state)
   end)
 end)
