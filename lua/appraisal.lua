@@ -75,6 +75,10 @@ function M.differences(row, asked, fields)
   table.move(more, 1, #more, #added + 1, added)
   if #added > 0 then warn("mismatch", "in the certificate but not asked for: %s", text.some(added, NAMES_LIMIT)) end
   if asked then compare_usage(warn, asked, fields) end
+  if fields.must_staple and not (asked and asked.must_staple) then
+    warn("mismatch", "in the certificate but not asked for: must-staple, with which clients refuse a service that "
+      .. "staples no OCSP response (RFC 7633)")
+  end
   return warnings
 end
 

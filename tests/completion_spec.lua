@@ -169,6 +169,13 @@ describe("completion", function()
       object.warnings[1].message)
   end)
 
+  it("warns of must-staple that was not asked for", function()
+    local object = complete(desk:sign(request, { extensions = "subjectAltName = DNS:a.test\ntlsfeature = status_request" }),
+      desk:outside() .. "/cert.pem")
+    assert.same({ { code = "mismatch", message = "in the certificate but not asked for: must-staple, with which clients "
+      .. "refuse a service that staples no OCSP response (RFC 7633)" } }, object.warnings)
+  end)
+
   -- A certificate for the key of the request that nobody signed.
   local function forged(options)
     local function name(value) return der.sequence(der.set(der.sequence(der.oid(CN), der.utf8(value)))) end
