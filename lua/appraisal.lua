@@ -40,11 +40,14 @@ local function difference(wanted, got)
   return missing
 end
 
--- Names that are no domains, which no request asks for here.
-local function others(fields)
+-- What a certificate names: domains and IP addresses as a request does, all else
+-- with its type, which no request asks for here.  An address as a dNSName is none
+-- (RFC 9525, section 6.4).
+local function names_of(fields)
   local list = {}
-  for _, name in ipairs(fields.names) do
-    if name.type ~= "dns" and name.type ~= "ip" then list[#list + 1] = ("%s:%s"):format(name.type, name.value) end
+  for i, name in ipairs(fields.names) do
+    local is_domain = name.type == "ip" or name.type == "dns" and not names.is_address(name.value)
+    list[i] = is_domain and name.value or ("%s:%s"):format(name.type, name.value)
   end
   return list
 end
@@ -68,11 +71,9 @@ end
 -- @return array of { code =, message = }
 function M.differences(row, asked, fields)
   local warnings, warn = adder()
-  local missing = difference(row.domains, fields.domains)
+  local got = names_of(fields)
+  local missing, added = difference(row.domains, got), difference(got, row.domains)
   if #missing > 0 then warn("mismatch", "asked for but not in the certificate: %s", text.some(missing, NAMES_LIMIT)) end
-  local added = difference(fields.domains, row.domains)
-  local more = others(fields)
-  table.move(more, 1, #more, #added + 1, added)
   if #added > 0 then warn("mismatch", "in the certificate but not asked for: %s", text.some(added, NAMES_LIMIT)) end
   if asked then compare_usage(warn, asked, fields) end
   if fields.must_staple and not (asked and asked.must_staple) then

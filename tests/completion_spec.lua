@@ -169,6 +169,15 @@ describe("completion", function()
       object.warnings[1].message)
   end)
 
+  it("warns of an IP address that is there as a DNS name", function()
+    forget()
+    request = select(3, desk:ask("--domain", "192.0.2.7", "--domain", "2001:db8::1", "--domain", "b\u{FC}cher.test"))
+    local object = complete(desk:sign(request, { extensions = "subjectAltName = DNS:192.0.2.7, IP:2001:DB8:0:0::1, "
+      .. "DNS:XN--BCHER-KVA.test" }), desk:outside() .. "/cert.pem")
+    assert.same({ { code = "mismatch", message = "asked for but not in the certificate: 192.0.2.7" },
+      { code = "mismatch", message = "in the certificate but not asked for: dns:192.0.2.7" } }, object.warnings)
+  end)
+
   it("warns of must-staple that was not asked for", function()
     local object = complete(desk:sign(request, { extensions = "subjectAltName = DNS:a.test\ntlsfeature = status_request" }),
       desk:outside() .. "/cert.pem")
