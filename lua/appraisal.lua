@@ -131,8 +131,9 @@ local function doubt_issuer(warn, fields, leaf)
     warn("untrusted", "its issuer '%s' is not for servers: its extended key usage is %s", text.label(fields),
       table.concat(fields.extended_key_usage, ", "))
   end
-  if fields.not_after and fields.not_after < leaf.not_after then
-    warn("expired", "its issuer '%s' expires before it does, on %s", text.label(fields), text.time(fields.not_after))
+  local ends = fields.not_after -- that one has expired already is the chain's matter
+  if ends and ends < leaf.not_after and ends >= os.time() then
+    warn("expired", "its issuer '%s' expires before it does, on %s", text.label(fields), text.time(ends))
   end
 end
 
