@@ -13,15 +13,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Bytes of a block that is cleansed: no key is longer in any form that OpenSSL
+ * copies, but the buffers of its connections are. */
+#define LARGEST (16 * 1024)
+
 static void *take(size_t size, const char *file, int line) {
   (void)file, (void)line;
   return malloc(size);
 }
 
 static void give_back(void *block, const char *file, int line) {
+  size_t size = block != NULL ? malloc_usable_size(block) : 0;
   (void)file, (void)line;
-  if (block != NULL)
-    explicit_bzero(block, malloc_usable_size(block));
+  if (size > 0 && size <= LARGEST)
+    explicit_bzero(block, size);
   free(block);
 }
 
