@@ -55,7 +55,7 @@ local function mention(context, pile, found)
   local rows = matching.waiting(context.db, pile.certificates)
   for _, row in ipairs(rows or {}) do
     if row.id ~= found.id then
-      context:say("request %d '%s' waits for another certificate in it: complete-request %d with the same --file",
+      context:say("request %d '%s' waits for another certificate in it: give complete-request %d the same --file",
         row.id, text.escape(row.friendly_name), row.id)
     end
   end
@@ -80,9 +80,11 @@ local function complete(context, row, pile, pages)
 end
 
 -- The request that is named, if it can be completed, or was.
-local function named(db, word)
+local function named(db, word, is_file_given)
   local row, message, code = object.find(db, word)
-  if not row and theirs.stat(word) then message = message .. "; each file goes after a --file of its own" end
+  if not row and is_file_given and theirs.stat(word) then
+    message = message .. "; each file goes after a --file of its own"
+  end
   if not row then return nil, message, code end
   if row.state == "completed" or flow.holds(completion.from, row.state) then return row end
   return nil, ("cannot complete %d: it was %s"):format(row.id, row.state), "mismatch"
@@ -117,7 +119,7 @@ issued.  Without ID and --file it asks, on a terminal.  For example:
       if not pages then return nil, message, code end
     end
     if args.id then
-      row, message, code = named(db, args.id)
+      row, message, code = named(db, args.id, #args.file > 0)
       if not row and code == "missing" and #args.file == 0 and not args.id:find "^%d+$" then
         message = message:gsub("^(.*); see ", "%1 (what a CA sent is given with --file); see ")
       end

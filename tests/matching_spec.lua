@@ -32,8 +32,8 @@ describe("of several certificates in an answer", function()
     local file = answer(issuer, two, one)
     local object, result = desk:done("complete-request", "--file", file)
     assert.same({ 2, print_of(two), {} }, { object.id, object.fingerprint, object.warnings })
-    assert.is_truthy(result.stderr:find("request 1 'a.test' waits for another certificate in it: complete-request 1 "
-      .. "with the same --file\n", 1, true), result.stderr)
+    assert.is_truthy(result.stderr:find("request 1 'a.test' waits for another certificate in it: give "
+      .. "complete-request 1 the same --file\n", 1, true), result.stderr)
     object, result = desk:done("complete-request", "--file", file)
     assert.same({ 1, print_of(one), {} }, { object.id, object.fingerprint, object.warnings })
     assert.is_nil(result.stderr:find("waits for", 1, true))

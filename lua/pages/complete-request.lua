@@ -7,6 +7,7 @@ local completion = require "completion"
 local invocation = require "invocation"
 local matching = require "matching"
 local text = require "text"
+local trust = require "trust"
 local unpacking = require "unpacking"
 local wizard = require "wizard"
 
@@ -117,8 +118,9 @@ local function warn(context, state, ui)
   local pile = unpack_files(state, state.file)
   local warnings = pile and completion.foresee(context, state.row, state.leaf, pile.certificates) or {}
   for _, warning in ipairs(warnings) do
-    ui:warn(warning.message .. (warning.code == "untrusted" and "; a missing link of the chain goes into a further "
-      .. "file (`<` goes back), a root that clients trust into 'anchors' of config.lua" or ""))
+    local cure = warning.message:find(trust.NO_ANCHOR) and "; a missing link of the chain goes into a further file "
+      .. "(`<` goes back), a root that clients trust into 'anchors' of config.lua" or ""
+    ui:warn(warning.message .. cure)
   end
 end
 
