@@ -11,7 +11,7 @@ PROGRAM = certwright
 
 # What the program is made of, what demo and tests run against.
 DEPS = gcc make pkg-config liblua5.4-dev libssl-dev libsqlite3-dev \
-  libcurl4-openssl-dev libidn2-dev lua-filesystem lua-argparse lua-dkjson lua-readline
+  libcurl4-openssl-dev libidn2-dev zlib1g-dev lua-filesystem lua-argparse lua-dkjson lua-readline
 SERVERS = nginx-light postfix dovecot-imapd dovecot-pop3d openssl hostname
 TESTING = lua5.4 lua-busted lua-check clang-format socat strace sudo tmux procps zip gnutls-bin \
   libnss3-tools util-linux
@@ -19,10 +19,11 @@ FUZZING = clang libclang-rt-dev llvm
 
 LIBRARIES = lua5.4 openssl
 # Modules of core/ that are loaded when they are used, and what each needs.
-MODULES = http idna store
+MODULES = http idna store zip
 NEEDS_http = libcurl
 NEEDS_idna = libidn2
 NEEDS_store = sqlite3
+NEEDS_zip = zlib
 SEARCH_PATH = /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LOCALE = C.UTF-8
 
@@ -125,9 +126,9 @@ fuzz: deps-fuzz
 	@./$(PROGRAM) tests/corpus/make.lua build/fuzz/seeds
 	@tests/fuzz/run $(SECONDS) build/fuzz $(TARGETS)
 
-build/fuzz/%: build/fuzz/fuzz-%.o build/fuzz/fuzz-driver.o $(filter-out $(BUILD)/main.o,$(OBJECTS))
+build/fuzz/%: build/fuzz/fuzz-%.o build/fuzz/fuzz-driver.o $(filter-out $(BUILD)/main.o,$(OBJECTS)) $(BUILD)/zip.o
 	@echo "  LINK $@"
-	@$(CC) $(CFLAGS) -fsanitize=fuzzer -o $@ $^ $$(pkg-config --libs $(LIBRARIES)) -lm
+	@$(CC) $(CFLAGS) -fsanitize=fuzzer -o $@ $^ $$(pkg-config --libs $(LIBRARIES) $(NEEDS_zip)) -lm
 .SECONDARY:
 
 # Form and lint.

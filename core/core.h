@@ -383,5 +383,6 @@ int luaopen_core_process(lua_State *L);
 int luaopen_core_request(lua_State *L);
 int luaopen_core_revocation(lua_State *L);
 int luaopen_core_store(lua_State *L);
+int luaopen_core_zip(lua_State *L);
 
 #endif

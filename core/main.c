@@ -44,7 +44,7 @@ static const luaL_Reg modules[] = {
 /* Modules that are libraries of their own, since they need others that are not
  * worth loading, or not there, where nobody uses them. */
 static const char *const libraries[] = {"core.http", "core.idna", "core.store",
-                                        NULL};
+                                        "core.zip", NULL};
 
 /*
  * require "core.NAME" of such a module; upvalue 1 is the folder of NAME.so.

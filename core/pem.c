@@ -212,16 +212,17 @@ const char *core_block_shape(const char *at, const char *end, const char *label,
 
 /*
  * bundle.kinds(bytes) -> { certificate =, request =, key =, pkcs7 =, pkcs12 =
- *   other = true where there is one, zip = bytes } | nil, message, "limit"
+ *   other = true where there is one, zip = secret } | nil, message, "limit"
  * What DER is, or the blocks of a PEM text are, by their shape; empty when it
- * is neither.  A ZIP, which is no key, is handed over.  A string or a secret of
- * at most 16 MiB.
+ * is neither.  A ZIP is handed over, as it may hold a key.  A string or a
+ * secret of at most 16 MiB.
  */
 int core_kinds(lua_State *L) {
   size_t length, size;
   const char *at = core_check_bytes(L, 1, &length), *end, *label;
   const char *kind;
   unsigned char *der;
+  core_secret *zip;
   if (length > CORE_BUNDLE_LIMIT)
     return core_fail(L, "limit", "cannot read it: more than 16 MiB");
   at = core_push_plain(L, 1, &length);
@@ -230,7 +231,9 @@ int core_kinds(lua_State *L) {
   der = kind == NULL ? lua_newuserdatauv(L, length + 3, 0) : NULL;
   lua_newtable(L);
   if (length > 4 && memcmp(at, "PK\3\4", 4) == 0) {
-    lua_pushlstring(L, at, length);
+    zip = core_secret_new(L, length);
+    memcpy(zip->bytes, at, length);
+    zip->bytes[zip->length = length] = '\0';
     lua_setfield(L, -2, "zip");
     return 1;
   }

@@ -11,7 +11,6 @@ local cert = require "core.cert"
 local file = require("caller").file -- for files that the user names
 local key = require "core.key"
 local text = require "text"
-local zip = require "zip"
 
 local M = {}
 
@@ -31,13 +30,14 @@ local function add_certificates(pile, list)
 end
 
 local function add_zip(pile, archive, options)
-  local entries, message, code = zip.read(archive)
+  local entries, message, code = require("zip").read(archive)
   if not entries then return nil, message, code end
   local before, is_nested = #pile.certificates, false
   for _, entry in ipairs(entries) do
     local kinds = bundle.kinds(entry.bytes)
     is_nested = is_nested or kinds and kinds.zip
-    if kinds and (kinds.certificate or kinds.pkcs7 or kinds.pkcs12) then
+    local is_wanted = kinds and (kinds.certificate or kinds.pkcs7 or kinds.pkcs12 or kinds.key and options.with_key)
+    if is_wanted then
       local ok
       ok, message, code = add(pile, entry.bytes, options)
       if not ok then return nil, ("'%s' in the ZIP: %s"):format(text.escape(entry.name), message), code end

@@ -120,6 +120,22 @@ describe("the corpus", function()
     came(by_file, "parse", "^certificate/whole")
   end)
 
+  it("is read by core.zip, or refused, within 5 s and 256 MiB", function()
+    local by_file = read "zip"
+    for _, name in ipairs { "whole", "deflated", "several", "empty", "hundred", "comment", "nested", "name_%l+", "same",
+                            "record_alone" } do
+      came(by_file, "read", "^zip/" .. name .. "%.zip$")
+    end
+    came(by_file, "limit", "^zip/too_many%.zip$")
+    came(by_file, "limit", "^zip/count_most%.zip$")
+    came(by_file, "unsupported", "^zip/method%.zip$")
+    for _, name in ipairs { "count_more", "start_far", "offset_%l+", "packed_%l+", "size_less", "size_more",
+                            "stored_less", "noise", "cut%-%d" } do
+      came(by_file, "parse", "^zip/" .. name .. "%.zip$")
+    end
+    came(by_file, "parse", "^certificate/whole")
+  end)
+
   it("is read by bundle.pkcs7, or refused, within 5 s and 256 MiB", function()
     local by_file = read "pkcs7"
     for _, name in ipairs { "whole%.%l+", "crlf%.pem", "mark%.pem", "utf%-16le%.pem", "endless%.der", "many%.der" } do

@@ -565,6 +565,72 @@ for _ = 1, 200 do bags = safe_data(sequence(oid(OID.safe_bag), explicit(0, seque
 safes.nested = pkcs12(bags, false)
 for what, bytes in pairs(safes) do keep(("pkcs12/%s.der"):format(what), bytes) end
 
+-- ZIP archives
+
+-- CRC-32 (PKWARE's APPNOTE.TXT, 4.4.7).
+local function crc32(bytes)
+  local crc = 0xFFFFFFFF
+  for i = 1, #bytes do
+    crc = crc ~ bytes:byte(i)
+    for _ = 1, 8 do crc = crc >> 1 ~ (crc & 1 == 1 and 0xEDB88320 or 0) end
+  end
+  return crc ~ 0xFFFFFFFF
+end
+
+-- Deflated without being compressed (RFC 1951, section 3.2.4), in blocks.
+local function deflated(bytes)
+  local blocks = {}
+  for at = 1, #bytes, 65535 do
+    local block = bytes:sub(at, at + 65534)
+    blocks[#blocks + 1] = ("<I1 I2 I2"):pack(at + 65534 >= #bytes and 1 or 0, #block, ~#block & 0xFFFF) .. block
+  end
+  return table.concat(blocks)
+end
+
+-- Files: { name =, bytes =, and what is not as it should be: data, method, flags,
+-- size, packed, offset }; more: { count =, start =, comment = }.
+local function zip(files, more)
+  local heads, entries, at = {}, {}, 0
+  more = more or {}
+  for i, file in ipairs(files) do
+    local data = file.data or file.method == 8 and deflated(file.bytes) or file.bytes
+    local common = ("<I2 I2 I2 I4 I4 I4 I4 I2 I2"):pack(20, file.flags or 0, file.method or 0, 0, crc32(file.bytes),
+      file.packed or #data, file.size or #file.bytes, #file.name, 0)
+    heads[i] = "PK\3\4" .. common .. file.name .. data
+    entries[i] = "PK\1\2" .. ("<I2"):pack(20) .. common .. ("<I2 I2 I2 I4 I4"):pack(0, 0, 0, 0, file.offset or at)
+      .. file.name
+    at = at + #heads[i]
+  end
+  local listed, comment = table.concat(entries), more.comment or ""
+  return table.concat(heads) .. listed .. "PK\5\6" .. ("<I2 I2 I2 I2 I4 I4 I2"):pack(0, 0, more.count or #files,
+    more.count or #files, #listed, more.start or at, #comment) .. comment
+end
+
+local inside = der.pem("CERTIFICATE", leaf)
+local function one(changes)
+  local file = { name = "leaf.pem", bytes = inside }
+  for field, value in pairs(changes or {}) do file[field] = value end
+  return { file }
+end
+local hundred = {}
+for i = 1, 100 do hundred[i] = { name = i .. ".pem", bytes = inside } end
+local archives = {
+  whole = zip(one()), deflated = zip(one { method = 8 }), several = zip { one()[1], { name = "folder/", bytes = "" },
+    one { method = 8 }[1] }, empty = zip {}, hundred = zip(hundred), count_more = zip(one(), { count = 2 }),
+  too_many = zip(hundred, { count = 101 }), count_most = zip(one(), { count = 65535 }),
+  comment = zip(one(), { comment = ("x"):rep(65535) }), comment_end = zip(one(), { comment = "PK\5\6" }),
+  start_far = zip(one(), { start = 0xFFFFFFFF }), offset_far = zip(one { offset = 0xFFFFFFFF }),
+  offset_end = zip(one { offset = #zip(one()) - 10 }), packed_far = zip(one { packed = 0xFFFFFFFF, method = 8 }),
+  packed_less = zip(one { packed = 9, method = 8 }), size_less = zip(one { size = 9, method = 8 }),
+  size_more = zip(one { size = 1024 * 1024, method = 8 }), size_most = zip(one { size = 0xFFFFFFFF, method = 8 }),
+  stored_less = zip(one { size = 9 }), encrypted = zip(one { flags = 1 }), method = zip(one { method = 99 }),
+  noise = zip(one { data = noise(2000), method = 8 }), nested = zip { { name = "inner.zip", bytes = zip(one()) } },
+  name_long = zip(one { name = ("n"):rep(65535) }), name_hidden = zip(one { name = "../..\0\27[2J\xFF" }),
+  same = zip { one()[1], one { offset = 0 }[1], one { offset = 0 }[1] }, record_alone = "PK\5\6" .. ("\0"):rep(18),
+}
+for what, bytes in pairs(archives) do keep(("zip/%s.zip"):format(what), bytes) end
+for cut = 1, 9 do keep(("zip/cut-%d.zip"):format(cut), archives.several:sub(1, #archives.several * cut // 10)) end
+
 -- Dialogues of mail servers, as tests/fuzz/dialogue.c takes them: two bytes, then what the server says.
 
 local dialogues = {

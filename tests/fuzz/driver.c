@@ -19,6 +19,8 @@ static lua_State *start(const char *reader) {
   lua_getglobal(L, "package");
   lua_getfield(L, -1, "preload");
   luaL_setfuncs(L, modules, 0);
+  lua_pushcfunction(L, luaopen_core_zip); /* a library of its own otherwise */
+  lua_setfield(L, -2, "core.zip");
   lua_settop(L, 0);
   if (luaL_dofile(L, READERS) != LUA_OK) {
     fprintf(stderr, "%s\n", lua_tostring(L, -1));

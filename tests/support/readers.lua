@@ -174,6 +174,23 @@ function M.parts(bytes)
   return #parts == 0 and "parse" or nil
 end
 
+--- An archive: all that its list says is there is taken out, or refused.
+function M.zip(bytes)
+  local zip = require "core.zip"
+  local entries, message, code = zip.entries(bytes)
+  if not entries then return refused(entries, message, code) end
+  assert(#check_text(entries) <= 100)
+  local first
+  for _, entry in ipairs(entries) do
+    if entry.size <= LIMIT then
+      local data <close>, why, what = zip.extract(bytes, entry)
+      if data then assert(type(data) == "userdata" and bundle.kinds(data)) end
+      first = first or refused(data, why, what)
+    end
+  end
+  return first
+end
+
 --- A file with everything in it: each reader takes what is its own.
 function M.pile(bytes)
   M.certificate(bytes)
