@@ -20,6 +20,20 @@ M.from = matching.from
 local WAYS_LIMIT = 16 -- chains that are tried for a leaf
 local NAME_LIMIT = 253 -- octets of a domain name (RFC 1035, section 2.3.4)
 
+-- A name with a NUL is one name to some clients and another, which ends there, to
+-- others: it was made to deceive (CVE-2009-2408).
+local function check_nul(fields)
+  local list = { fields.common_name }
+  for _, name in ipairs(fields.names) do list[#list + 1] = name.value end
+  for _, name in ipairs(list) do
+    if name:find("\0", 1, true) then
+      return nil, ("the certificate '%s' is for the name '%s': no name has a NUL (RFC 5280, section 4.2.1.6)"):format(
+        text.label(fields), text.label { common_name = name }), "limit"
+    end
+  end
+  return true
+end
+
 --- Whether a certificate could serve at all, whenever that is.
 -- @return true | nil, message, "mismatch" (it is a CA's) | "parse" | "limit"
 function M.is_usable(fields)
@@ -35,7 +49,7 @@ function M.is_usable(fields)
         shown, #name, NAME_LIMIT), "limit"
     end
   end
-  return true
+  return check_nul(fields)
 end
 
 -- What cannot work is refused before anything changes.

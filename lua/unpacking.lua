@@ -3,8 +3,8 @@
 --
 -- What a file is, its content says, never its name: PEM with text around it,
 -- DER, PKCS #7, PKCS #12, a ZIP of them, an e-mail with these; UTF-16, marks of
--- quoting and base64 without armour are seen through by the readers in core. Bytes of a file stay in a box that Lua
--- cannot look into, since a key may be among them.
+-- quoting and base64 without armour are seen through by the readers in core.  Bytes
+-- of a file stay in a box that Lua cannot look into, since a key may be among them.
 
 local bundle = require "core.bundle"
 local cert = require "core.cert"
@@ -69,7 +69,8 @@ local function add_pkcs12(pile, bytes, options)
     if code == "denied" and not options.password then
       message = message .. "; give it with --password-file FILE"
     elseif code == "unsupported" then
-      message = message .. "; convert it first with: openssl pkcs12 -legacy -nodes -in FILE -out FILE.pem"
+      message = ("%s; convert it first with: openssl pkcs12 -legacy %s-in FILE -out FILE.pem"):format(message,
+        options.with_key and "" or "-nokeys ") -- with the key, which it encrypts again
     end
     return nil, message, code
   end

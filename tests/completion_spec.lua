@@ -221,8 +221,8 @@ describe("completion", function()
   end)
 
   it("quotes a name so that nothing in it looks like the end of it, and not without end", function()
-    local object = complete(forged { subject = 'a.test": fine, "b\0c', issuer = 'Good CA": it is fine and "Root\n' })
-    assert.equal([[no trusted issuer for "a.test\": fine, \"b\00c": "Good CA\": it is fine and \"Root\0A" is not in ]]
+    local object = complete(forged { subject = 'a.test": fine, "b\rc', issuer = 'Good CA": it is fine and "Root\n' })
+    assert.equal([[no trusted issuer for "a.test\": fine, \"b\0Dc": "Good CA\": it is fine and \"Root\0A" is not in ]]
       .. "the chain and is not a known anchor", object.warnings[1].message)
     forget()
     desk:ask "--domain=a.test"

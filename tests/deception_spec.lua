@@ -14,13 +14,12 @@ local NAMES = {
   { "a.test", "a.test" },
   { "good.test, evil.test", '"good.test, evil.test"' },
   { "good.test\u{FF0C}evil.test", '"good.test\u{FF0C}evil.test"' },
-  { "nul.test\0.evil.test", "nul.test\\u{0000}.evil.test" },
   { "line\nId 7.test", '"line\\\\u{000A}Id 7.test"' },
+  { "\27[31mred.test", "\\u{001B}[31mred.test" },
   { "\u{202E}tset.live", "\\u{202E}tset.live" },
   { "zero\u{200B}width.test", "zero\\u{200B}width.test" },
   { "\u{3164}filler.test", "\\u{3164}filler.test" },
   { "tag\u{E0061}.test", "tag\\u{E0061}.test" },
-  { "\27[31mred.test", "\\u{001B}[31mred.test" },
   { 'quo"te.test', '"quo\\"te.test"' },
   { "xn--bcher-kva.test (evil.test)", '"xn--bcher-kva.test (evil.test)"' },
   { "lat\xFCin.test", '"lat\u{FFFD}in.test"' },
@@ -28,12 +27,12 @@ local NAMES = {
 }
 
 -- A certificate of these names for the key of a request; valid from then to then.
-local function forged(spki, subject, from, to)
+local function forged(spki, subject, from, to, names)
   local function name(kind, value)
     return der.set(der.sequence(der.oid(kind), der.utf8(value)))
   end
   local alternatives = {}
-  for i, pair in ipairs(NAMES) do alternatives[i] = der.implicit(2, pair[1]) end
+  for i, pair in ipairs(names or NAMES) do alternatives[i] = der.implicit(2, pair[1]) end
   local ecdsa = der.sequence(der.oid(EC))
   return der.sequence(der.sequence(der.explicit(0, der.integer(2)), der.integer(77), ecdsa,
     der.sequence(name(O, "Honest\u{202E} CA\n")), der.sequence(der.utc(from), der.utc(to)),
@@ -43,7 +42,7 @@ local function forged(spki, subject, from, to)
 end
 
 describe("names that are made to deceive", function()
-  local desk, file
+  local desk, file, spki
 
   local function plain(output)
     for line in output:gmatch "[^\n]+" do
@@ -67,7 +66,7 @@ describe("names that are made to deceive", function()
   before_each(function()
     desk:clear()
     local _, _, request = desk:ask("--domain", "a.test", "--name", "mail")
-    local spki = desk:openssl("pkey", "-pubin", "-outform", "DER", { stdin = desk:openssl("req", "-in", request, "-noout",
+    spki = desk:openssl("pkey", "-pubin", "-outform", "DER", { stdin = desk:openssl("req", "-in", request, "-noout",
       "-pubkey") })
     file = desk:write("forged.der", forged(spki, "Your\u{202E}\rBank, CN=evil", date(-1), date(90)))
   end)
@@ -86,6 +85,20 @@ describe("names that are made to deceive", function()
     local listed = shown "list"
     assert.is_truthy(listed:find("  " .. line .. "\n", 1, true), listed)
     assert.equal(2, select(2, listed:gsub("\n", "\n")))
+  end)
+
+  it("are refused with a NUL in them", function()
+    local name, seen = "nul.test\0.evil.test", "nul.test\\u{0000}.evil.test"
+    for subject, names in pairs { ["a.test"] = { NAMES[1], { name } }, [name] = { NAMES[1] } } do
+      local path = desk:write("nul.der", forged(spki, subject, date(-1), date(90), names))
+      local message = ("the certificate '%s' is for the name '%s': no name has a NUL (RFC 5280, section 4.2.1.6)"):format(
+        subject == name and seen or subject, seen)
+      for _, words in ipairs { { "complete-request", "--file", path }, { "import", path } } do
+        local out, err, status = shown(table.unpack(words))
+        assert.same({ 1, "", "certwright: " .. message .. "\n" }, { status, out, err })
+      end
+    end
+    assert.equal("created", desk:done("show", "1").state)
   end)
 
   it("are whole in JSON, which has no character that nobody would see", function()
@@ -114,7 +127,7 @@ describe("names that are made to deceive", function()
     assert.is_truthy(err:find("no request has the key of 'Your\\u{202E}\\u{000D}Bank, CN=evil' (key ", 1, true), err)
     desk:ask("--domain", "b.test")
     local _, _, request = desk:ask("--domain", "c.test")
-    local spki = desk:openssl("pkey", "-pubin", "-outform", "DER", { stdin = desk:openssl("req", "-in", request, "-noout",
+    spki = desk:openssl("pkey", "-pubin", "-outform", "DER", { stdin = desk:openssl("req", "-in", request, "-noout",
       "-pubkey") })
     out, err, status = shown("complete-request", "--file", desk:write("old.der", forged(spki, "x\27[2J\nok", date(-9),
       date(-8))))

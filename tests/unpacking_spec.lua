@@ -153,7 +153,7 @@ describe("unpacking", function()
     refuses("denied", "'LAB/MAIL/both.p12': cannot read the PKCS #12: wrong password", { path "both.p12" },
       { password = "Secret" })
     refuses("unsupported", "'LAB/MAIL/rc2.p12': cannot read the PKCS #12: this OpenSSL cannot decrypt "
-      .. "pbeWithSHA1And40BitRC2-CBC; convert it first with: openssl pkcs12 -legacy -nodes -in FILE -out FILE.pem",
+      .. "pbeWithSHA1And40BitRC2-CBC; convert it first with: openssl pkcs12 -legacy -nokeys -in FILE -out FILE.pem",
       { path "rc2.p12" }, { password = password })
     assert.is_false(unpacking.password(nil))
   end)

@@ -158,7 +158,7 @@ describe("import", function()
 
     it("a PKCS #12 with RC2, which it names with the way out", function()
       refuses("unsupported", "'LAB/rc2.pfx': cannot read the PKCS #12: this OpenSSL cannot decrypt "
-        .. "pbeWithSHA1And40BitRC2-CBC; convert it first with: openssl pkcs12 -legacy -nodes -in FILE -out FILE.pem",
+        .. "pbeWithSHA1And40BitRC2-CBC; convert it first with: openssl pkcs12 -legacy -in FILE -out FILE.pem",
         pfx("rc2.pfx", "-legacy"), "--password-file", password)
     end)
 
