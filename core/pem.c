@@ -47,15 +47,18 @@ static const char *unquote(const char *at, const char *end) {
 static bool decode(const char *at, size_t length, unsigned char *der,
                    size_t *size) {
   EVP_ENCODE_CTX *context = EVP_ENCODE_CTX_new();
-  const char *end = at + length, *stop, *sign;
+  const char *end = at + length, *line = at /* its end */, *stop, *sign;
   int n = 0;
   bool good = context != NULL;
   *size = 0;
   if (good)
     EVP_DecodeInit(context);
   while (good && (at = unquote(at, end)) < end) {
-    stop = memchr(at, '\n', (size_t)(end - at));
-    stop = stop != NULL ? stop + 1 : end;
+    if (at >= line) { /* looked for once, however many signs are before it */
+      line = memchr(at, '\n', (size_t)(end - at));
+      line = line != NULL ? line + 1 : end;
+    }
+    stop = line;
     sign = memmem(at, (size_t)(stop - at), "=3D", 3);
     if (sign != NULL)
       stop = sign + 1;
