@@ -19,11 +19,12 @@
  * [0] (RFC 5280, sections 4.2.1.6 and 4.2.1.1). */
 enum { URI = CORE_DER_PLAIN | 6, KEY_ID = CORE_DER_PLAIN };
 
-/* What is asked; everything in it is the caller's. */
+/* What is asked: places on the stack, of boxes; 0: none.  They are looked into
+ * anew at each use, as metamethods of options may have closed one. */
 struct order {
-  EVP_PKEY *key, *public_key; /* that signs; of the subject, or NULL */
-  X509_REQ *request;          /* or NULL */
-  X509 *issuer;               /* or NULL: self-signed */
+  int key, public_key; /* that signs; of the subject */
+  int request;
+  int issuer; /* none: self-signed */
 };
 
 static int fail(lua_State *L, const char *code, const char *reason) {
@@ -32,14 +33,15 @@ static int fail(lua_State *L, const char *code, const char *reason) {
 
 /* Reading the options */
 
-/* Pushes a field of the options that is a box of that type; false: nil. */
-static bool push_box(lua_State *L, const char *field, const char *type) {
+/* Pushes a field of the options that is a box of that type, and gives its
+ * place; 0: nil. */
+static int push_box(lua_State *L, const char *field, const char *type) {
   if (lua_getfield(L, 1, field) == LUA_TNIL)
-    return false;
+    return 0;
   if (luaL_testudata(L, -1, type) == NULL)
     luaL_error(L, "field '%s': %s expected, got %s", field, type,
                luaL_typename(L, -1));
-  return true;
+  return lua_gettop(L);
 }
 
 static void read_order(lua_State *L, struct order *order) {
@@ -55,16 +57,21 @@ static void read_order(lua_State *L, struct order *order) {
                                        "crls",        "ocsp",
                                        "issuers",     NULL};
   core_check_fields(L, 1, fields);
-  luaL_argcheck(L, push_box(L, "key", CORE_KEY), 1, "a key is needed");
-  order->key = core_key_check(L, -1);
-  if (push_box(L, "request", CORE_REQUEST))
-    order->request = core_request_check(L, -1);
-  if (push_box(L, "public", CORE_KEY))
-    order->public_key = core_key_check(L, -1);
-  if (push_box(L, "issuer", CORE_CERT))
-    order->issuer = core_cert_check(L, -1);
-  luaL_argcheck(L, order->request == NULL || order->public_key == NULL, 1,
+  order->key = push_box(L, "key", CORE_KEY);
+  order->request = push_box(L, "request", CORE_REQUEST);
+  order->public_key = push_box(L, "public", CORE_KEY);
+  order->issuer = push_box(L, "issuer", CORE_CERT);
+  luaL_argcheck(L, order->key != 0, 1, "a key is needed");
+  luaL_argcheck(L, order->request == 0 || order->public_key == 0, 1,
                 "either request or public, not both");
+}
+
+static X509_REQ *request_of(lua_State *L, const struct order *order) {
+  return order->request != 0 ? core_request_check(L, order->request) : NULL;
+}
+
+static X509 *issuer_of(lua_State *L, const struct order *order) {
+  return order->issuer != 0 ? core_cert_check(L, order->issuer) : NULL;
 }
 
 /* Extensions */
@@ -177,8 +184,6 @@ static bool add_extensions(X509 *certificate, const core_der *der) {
 
 /* Steps */
 
-/* Steps */
-
 static int set_times(lua_State *L, X509 *certificate) {
   lua_Integer from, to;
   if (!cert_integer_field(L, "not_before", &from) ||
@@ -251,22 +256,25 @@ static const char *put_key(X509 *certificate, X509_REQ *request,
 /* Puts the subject's key in, and sees to it that the key that signs is the
  * issuer's. */
 static int set_key(lua_State *L, const struct order *order, X509 *certificate) {
-  const char *reason =
-      put_key(certificate, order->request,
-              order->public_key != NULL ? order->public_key : order->key);
+  X509_REQ *request = request_of(L, order);
+  X509 *issuer = issuer_of(L, order);
+  EVP_PKEY *key = core_key_check(L, order->key);
+  const char *reason = put_key(
+      certificate, request,
+      order->public_key != 0 ? core_key_check(L, order->public_key) : key);
   if (reason != NULL)
-    return core_fail(L, order->request != NULL ? "mismatch" : "unsupported",
+    return core_fail(L, request != NULL ? "mismatch" : "unsupported",
                      "cannot issue a certificate%s: %s",
-                     order->request != NULL ? " for the request" : "", reason);
-  if (order->issuer == NULL && !cert_has_key(certificate, order->key))
+                     request != NULL ? " for the request" : "", reason);
+  if (issuer == NULL && !cert_has_key(certificate, key))
     return core_fail(L, "mismatch",
                      "cannot issue a self-signed certificate: "
                      "its key is not the one that signs");
-  if (order->issuer != NULL && !cert_has_key(order->issuer, order->key))
+  if (issuer != NULL && !cert_has_key(issuer, key))
     return core_fail(L, "mismatch",
                      "cannot issue a certificate: the key is not that of the "
                      "issuer \"%s\"",
-                     cert_push_label(L, order->issuer));
+                     cert_push_label(L, issuer));
   return 0;
 }
 
@@ -284,15 +292,15 @@ static int set_names(lua_State *L, const struct order *order,
   core_der der;
   bool good;
   core_der_begin(&der, L);
-  if (lua_getfield(L, 1, "subject") == LUA_TNIL && order->request != NULL)
-    good = X509_set_subject_name(certificate,
-                                 X509_REQ_get_subject_name(order->request));
+  if (lua_getfield(L, 1, "subject") == LUA_TNIL && order->request != 0)
+    good = X509_set_subject_name(
+        certificate, X509_REQ_get_subject_name(request_of(L, order)));
   else if (core_put_subject(&der, -1))
     good = put_subject(certificate, &der);
   else
     return 3;
-  issuer = X509_get_subject_name(order->issuer != NULL ? order->issuer
-                                                       : certificate);
+  issuer = X509_get_subject_name(order->issuer != 0 ? issuer_of(L, order)
+                                                    : certificate);
   if (X509_NAME_entry_count(issuer) == 0)
     return fail(L, "parse", "its issuer would have no name");
   if (!good || !X509_set_issuer_name(certificate, issuer))
@@ -311,12 +319,12 @@ static int set_extensions(lua_State *L, const struct order *order,
   core_der_open(&der, CORE_DER_SEQUENCE);
   if (!core_put_extensions(&der, 1, id))
     return 3;
-  if (order->request != NULL && lua_getfield(L, 1, "domains") == LUA_TNIL &&
+  if (order->request != 0 && lua_getfield(L, 1, "domains") == LUA_TNIL &&
       lua_getfield(L, 1, "emails") == LUA_TNIL &&
       lua_getfield(L, 1, "uris") == LUA_TNIL)
-    put_names(&der, order->request);
-  if (order->issuer != NULL)
-    put_authority_key_id(&der, order->issuer);
+    put_names(&der, request_of(L, order));
+  if (order->issuer != 0)
+    put_authority_key_id(&der, issuer_of(L, order));
   if (!put_places(&der))
     return 3;
   core_der_close(&der, 1);
@@ -358,7 +366,7 @@ int cert_issue(lua_State *L) {
   read_order(L, &order);
   name = cert_string_field(L, "digest", NULL);
   name = name != NULL ? name : "sha256";
-  if (!core_key_digest(order.key, name, &digest)) {
+  if (!core_key_digest(core_key_check(L, order.key), name, &digest)) {
     core_push_excerpt(L, name, strlen(name));
     return core_fail(L, "unsupported", "cannot sign with digest '%s': unknown",
                      lua_tostring(L, -1));
@@ -370,7 +378,7 @@ int cert_issue(lua_State *L) {
       set_extensions(L, &order, certificate) != 0)
     return 3;
   ERR_clear_error();
-  if (X509_sign(certificate, order.key, digest) <= 0)
+  if (X509_sign(certificate, core_key_check(L, order.key), digest) <= 0)
     return core_fail(L, "unsupported", "cannot sign a certificate: %s",
                      core_reason());
   lua_settop(L, 2);

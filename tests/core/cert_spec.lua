@@ -821,5 +821,24 @@ authorityKeyIdentifier = keyid
       raises("field 'not_after': whole number expected, got string", { key = own, not_after = "soon" })
       assert.has_error(function() cert.issue { key = own } end, "bad argument #1 to 'issue' (not_before and not_after are needed)")
     end)
+
+    it("uses nothing that its options close on the way", function()
+      for _, field in ipairs { "subject", "domains", "key_usage" } do
+        for _, what in ipairs { "key", "request" } do
+          local used = { key = key.generate("ed25519") }
+          used.request = request.create { key = used.key, subject = { CN = "x" }, domains = { "x.test" } }
+          local options = { key = used.key, request = used.request, not_before = 0, not_after = 1, subject = { CN = "x" } }
+          options[field] = setmetatable({ field == "subject" and { "CN", "x" } or nil }, { __len = function()
+            used[what]:close()
+            return field == "subject" and 1 or 0
+          end })
+          if what == "request" and field == "domains" then -- whose names are not asked for then
+            assert(cert.issue(options))
+          else
+            assert.error_matches(function() cert.issue(options) end, ("the %s is closed"):format(what))
+          end
+        end
+      end
+    end)
   end)
 end)
