@@ -14,11 +14,14 @@ local LIBRARIES = { "argparse", "dkjson" }
 
 local pieces = { ("s4"):pack(release) }
 
+-- What cannot be read or compiled is left out: to whoever uses it, the program
+-- says why.
 local function add(path, name)
-  local stream <close> = assert(io.open(path, "rb"))
-  local text = stream:read "a"
-  local chunk = assert(load(text, "@" .. name, "t"))
-  pieces[#pieces + 1] = ("s4s4s4"):pack("@" .. name, text, string.dump(chunk))
+  local stream <close> = io.open(path, "rb")
+  local text = stream and stream:read "a"
+  text = text and text:gsub("^#[^\n]*", "") -- as core.load skips it
+  local chunk = text and load(text, "@" .. name, "t")
+  if chunk then pieces[#pieces + 1] = ("s4s4s4"):pack("@" .. name, text, string.dump(chunk)) end
 end
 
 local function add_folder(name)

@@ -221,6 +221,18 @@ describe("the program's own files, compiled when it is built,", function()
     assert.matches("assign%-services", run { home .. "/certwright", "help" })
   end)
 
+  it("are compiled although others beside them cannot be", function()
+    put(home .. "/lua/half.lua", "return {")
+    put(home .. "/lua/script.lua", "#!/usr/bin/env certwright\nreturn 'CODE'\n")
+    assert(lfs.link("nobody@nowhere.1", home .. "/lua/.#locked.lua", true))
+    run { home .. "/certwright", program:match "^(.*)/" .. "/core/chunks.lua", chunks, home, home }
+    local compiled = get(chunks)
+    for _, name in ipairs { "half.lua", "script.lua", ".#locked.lua" } do os.remove(home .. "/lua/" .. name) end
+    assert.is_nil(compiled:find("half.lua", 1, true))
+    assert.is_truthy(compiled:find("/lua/cli.lua", 1, true))
+    assert.is_truthy(compiled:find("script.lua....\nreturn 'CODE'\n....\27Lua"))
+  end)
+
   it("are not where the text is another", function()
     local text = get(home .. "/lua/cli.lua")
     put(home .. "/lua/cli.lua", text .. " ")
