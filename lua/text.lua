@@ -234,13 +234,24 @@ local function command_start(line)
   end
 end
 
+-- Whether no single quote of a shell's word is open at its end.  Within quotes a
+-- backslash means nothing.
+local function is_closed(word)
+  local at = word:match "^[^'\\]*()"
+  while at <= #word do
+    local past = word:sub(at, at) == "\\" and at + 2 or word:match("^'[^']*'()", at)
+    if not past then return false end
+    at = word:match("^[^'\\]*()", math.min(past, #word + 1))
+  end
+  return true
+end
+
 -- A command in lines that a shell takes for one: not broken in what is quoted.
 local function broken_command(command, columns, indent)
   local lines, line, word = {}, nil, nil
   for blanks, part in command:gmatch "( *)(%S+)" do
     word = word and word .. blanks .. part or part
-    local _, quotes = word:gsub("\\'", ""):gsub("'", "")
-    if quotes % 2 == 0 then
+    if is_closed(word) then
       local longer = line and line .. " " .. word or (" "):rep(indent) .. word
       if line and width(longer) + 2 > columns then
         lines[#lines + 1] = line .. " \\"

@@ -36,6 +36,12 @@ describe("a command that is suggested", function()
       .. "    /tmp/state renew 1", text.wrap(said, 32, 2))
     assert.equal(said, text.wrap(said, 120, 2))
     assert.equal("x\n  certwright renew \\\n    1000000000", text.wrap("x\n  certwright renew 1000000000", 22, 2))
+    for _, folder in ipairs { "'/a\\'", "'/a\\'\\'' \\'", "'/a\\  b'", "/a\\'\\  b'" } do
+      local command = ("certwright --site %s --state '/b  c  d' renew 1"):format(folder)
+      local shown = assert(process.run { "sh", "-c", "certwright() { printf '%s\\n' \"$@\"; }\n" .. text.wrap(command, 24, 0) })
+      local whole = assert(process.run { "sh", "-c", "certwright() { printf '%s\\n' \"$@\"; }\n" .. command })
+      assert.equal(whole.stdout, shown.stdout)
+    end
     assert.equal("x:\n  sudo \\\n    certwright \\\n    list", text.wrap("x: sudo certwright list", 15, 2))
   end)
 
