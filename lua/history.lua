@@ -56,7 +56,8 @@ function M.open(path)
   end
   local lines = lines_of(bytes)
   local _, count = bytes:gsub("\n", "")
-  if not status or status.mode & 511 ~= 384 or count > #lines or status.size > LIMIT then
+  local is_cut = bytes:find "[^\n]$" -- what is added would go on with that line
+  if not status or status.mode & 511 ~= 384 or count > #lines or is_cut or status.size > LIMIT then
     ok, message, code = write(path, lines)
     if not ok then return nil, message, code end
   end

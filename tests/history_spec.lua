@@ -63,6 +63,13 @@ describe("the history", function()
     assert.equal(1000, count)
   end)
 
+  it("begins a line of its own after one that does not end", function()
+    assert(file.mkdirs(folder .. "/deep", 448))
+    assert(file.write(path, "one\n\ntwo", { mode = 384 }))
+    assert(assert(history.open(path)):add "three")
+    assert.equal("one\ntwo\nthree\n", assert(file.read(path)))
+  end)
+
   it("keeps nothing that begins with a blank, and no private key", function()
     local one = assert(history.open(path))
     assert(one:add " secret")
