@@ -152,7 +152,7 @@ function show(value, depth, state, indent)
   if kind == "string" then return show_string(value, depth) end
   if kind == "number" then return show_number(value) end
   if kind == "function" then return show_function(value) end
-  if value == json.null then return "null" end
+  if rawequal(value, json.null) then return "null" end
   local meta = debug.getmetatable(value)
   if kind == "table" and not (type(meta) == "table" and rawget(meta, "__tostring")) then
     return show_table(value, depth, state, indent)

@@ -52,7 +52,8 @@ describe("a value that is shown", function()
 
   it("is shown whatever its metatable does", function()
     local function bad() error "no" end
-    assert.equal("{ 1, 2 }", pretty.show(setmetatable({ 1, 2 }, { __len = bad, __index = bad, __pairs = bad })))
+    assert.equal("{ 1, 2 }", pretty.show(setmetatable({ 1, 2 }, { __len = bad, __index = bad, __pairs = bad,
+      __eq = bad })))
     assert.is_truthy(pretty.show(setmetatable({}, { __tostring = bad })):find "^table that cannot be shown: .*no$")
     assert.equal("5", pretty.show(setmetatable({}, { __tostring = function() return 5 end })))
     assert.is_truthy(pretty.show(setmetatable({}, { __tostring = function() return {} end })):find "cannot be shown")
