@@ -35,16 +35,16 @@ end
 local function later(context, id)
   local row = certificates.get(context.db, id)
   if not row then return "" end
-  local again = ("; to go on now: %s\nto give it up: %%s"):format(invocation.suggest("enroll %d", id))
+  local again = invocation.suggest("enroll %d", id)
   if row.state == "rejected" then
-    return ("\nrequest %d is not tried again by itself; to submit it again: %s"):format(id,
-      invocation.suggest("enroll %d", id))
+    return ("\nrequest %d is not tried again by itself; to submit it again: %s"):format(id, again)
   elseif row.state ~= "completed" then
-    return ("\nrequest %d is kept, and poll tries again" .. again):format(id, invocation.suggest("cancel %d", id))
+    return ("\nrequest %d is kept, and poll tries again; to go on now: %s\nto give it up: %s"):format(id, again,
+      invocation.suggest("cancel %d", id))
   end
   local failures, next_at = attempts.of(context.db, id)
-  return ("\nrenew and poll try %d again%s" .. again):format(id,
-    (failures or 0) > 0 and " after " .. text.time(next_at) or "",
+  return ("\nrenew and poll try %d again%s; to go on now: %s\nto give it up: %s"):format(id,
+    (failures or 0) > 0 and " after " .. text.time(next_at) or "", again,
     invocation.suggest("assign-services %d --cancel", id))
 end
 

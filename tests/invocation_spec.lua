@@ -2,6 +2,7 @@
 
 local here = debug.getinfo(1, "S").source:match "^@(.-)tests/" or ""
 local Desk = dofile(here .. "tests/support/desk.lua")
+local file = require "core.file"
 local invocation = require "invocation"
 local process = require "core.process"
 local text = require "text"
@@ -43,6 +44,20 @@ describe("a command that is suggested", function()
       assert.equal(whole.stdout, shown.stdout)
     end
     assert.equal("x:\n  sudo \\\n    certwright \\\n    list", text.wrap("x: sudo certwright list", 15, 2))
+  end)
+
+  it("is told whatever the folders are called, after what went wrong", function()
+    local desk <close> = Desk.new "inv"
+    local site = desk.path .. "/100%d"
+    assert(file.mkdir(site, 448))
+    assert(file.write(site .. "/config.lua", 'return { ca = "own", cas = { own = { adapter = "local" } } }'))
+    local failed = assert(process.run { desk.program, "--site", site, "--state", desk.path .. "/50%s", "enroll",
+      "--domain", "a.test" })
+    local named = ("certwright --site %s --state %s/50%%s "):format(site, desk.path)
+    assert.equal(1, failed.status)
+    assert.is_truthy(failed.stderr:find(("\ncertwright: there is no local CA here; make one with: %sca init\n"
+      .. "request 1 is kept, and poll tries again; to go on now: %senroll 1\nto give it up: %scancel 1\n"):format(named,
+      named, named), 1, true), failed.stderr)
   end)
 
   it("acts on the same store when it is pasted into a shell", function()
