@@ -62,7 +62,7 @@ local function index_of(value)
 end
 
 local function member(value, key)
-  if value == _G.core then return value[key] end
+  if rawequal(value, _G.core) then return value[key] end
   local at = value
   for _ = 1, DEEPEST do
     local found = type(at) == "table" and rawget(at, key)
@@ -82,7 +82,7 @@ local function names_in(value, modules)
     at = index
     if at == nil then break end
   end
-  if value == _G.core then
+  if rawequal(value, _G.core) then
     for _, name in ipairs(modules) do found[name] = true end
   end
   return found

@@ -103,7 +103,8 @@ describe("the REPL", function()
   end)
 
   it("completes after operators and indices, not within strings, and runs nothing for it", function()
-    terminal:type "t = setmetatable({ b = { { deep = 1 } } }, { __index = function() error 'x' end })\n"
+    terminal:type("t = setmetatable({ b = { { deep = 1 } } }, { __index = function() error 'x' end, "
+      .. "__eq = function() error 'x' end })\n")
     for _, case in ipairs {
       { "f(1,core.cert.pa", "f%(1,core%.cert%.parse" }, { "1+t.b[1].de", "1%+t%.b%[1%]%.deep" },
       { "help 'cert:cov", "help 'cert:covers'" }, { "x = 'core.cert.pa", "x = 'core%.cert%.pa" },
