@@ -21,7 +21,8 @@ static lua_State *running;  /* the state whose code a signal stops */
 static bool insists;        /* on an end, of code that catches errors too */
 static volatile sig_atomic_t signals; /* that came while it runs */
 
-enum { LOOK_EVERY = 1000 }; /* instructions */
+/* Instructions; a thread that was stopped once looks as often, but for one. */
+enum { LOOK_EVERY = 1000, LOOK_AGAIN = LOOK_EVERY + 1 };
 
 static void stop(lua_State *L, lua_Debug *record) {
   (void)record;
@@ -30,16 +31,15 @@ static void stop(lua_State *L, lua_Debug *record) {
 }
 
 /* The hook of code on whose end someone insists; coroutines that it makes have
- * it as well.  The first signal raises once, so that what the error closes can
- * clean up; from the second on, each instruction does. */
+ * it as well, and keep it: a signal reaches that of the main thread only.  The
+ * first signal raises once in each, so that what the error closes can clean up;
+ * from the second on, each instruction does. */
 static void look(lua_State *L, lua_Debug *record) {
+  bool was_stopped = lua_gethookcount(L) == LOOK_AGAIN;
   (void)record;
-  if (signals == 0)
+  if (signals == 0 || (signals == 1 && was_stopped))
     return;
-  if (signals > 1)
-    lua_sethook(L, look, LUA_MASKCOUNT, 1);
-  else
-    lua_sethook(L, NULL, 0, 0);
+  lua_sethook(L, look, LUA_MASKCOUNT, signals > 1 ? 1 : LOOK_AGAIN);
   luaL_error(L, "interrupted");
 }
 
@@ -136,6 +136,7 @@ static int l_run(lua_State *L) {
     lua_pushliteral(L, "interrupted");
   }
   insists = false;
+  signals = 0; /* for coroutines that outlive it */
   lua_pushboolean(L, status == LUA_OK);
   lua_replace(L, 1);
   return lua_gettop(L);

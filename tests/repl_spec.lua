@@ -154,6 +154,12 @@ describe("the REPL", function()
     terminal:key "C-c"
     terminal:type "'and ' .. 'here'\n"
     terminal:expect '\n"and here"\n'
+    terminal:type "print(60 + 6) coroutine.wrap(function() while true do pcall(function() while true do end end) end end)()\n"
+    terminal:expect "\n66\n"
+    terminal:key "C-c"
+    terminal:key "C-c"
+    terminal:type "'once ' .. 'more'\n"
+    terminal:expect '\n"once more"\n'
   end)
 
   it("gives a server up that never answers, at Ctrl-C", function()
