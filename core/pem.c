@@ -255,12 +255,15 @@ int core_kinds(lua_State *L) {
 /* Parts of a text */
 
 /* The length of a line that is nothing but base64, quoted or not, without the
- * marks around it; 0: it is something else. */
+ * marks around it and blanks at its end; 0: it is something else. */
 static size_t base64_line(const char *at, const char *stop) {
-  const char *first = at = unquote(at, stop);
+  const char *first = at = unquote(at, stop), *last;
   while (at < stop && is_base64(*at))
     at++;
-  return at == stop || *at == '\r' || *at == '\n' ? (size_t)(at - first) : 0;
+  last = at;
+  while (at < stop && (*at == ' ' || *at == '\t'))
+    at++;
+  return at == stop || *at == '\r' || *at == '\n' ? (size_t)(last - first) : 0;
 }
 
 /* The next lines of base64 in a text, as long as each other but for the last:

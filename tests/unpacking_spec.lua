@@ -121,6 +121,10 @@ describe("unpacking", function()
         { password = "x" })
     end)
 
+    it("with base64 whose lines end with blanks, as text that flows has them (RFC 3676)", function()
+      gives({ leaf }, { write("flowed.eml", "Hello \n\n" .. base64("leaf.der"):gsub("\n", " \r\n") .. "\nYours \n") })
+    end)
+
     it("with base64 between other lines, and a ZIP as base64 alone", function()
       local bare = leaf:match "%-\n(.-\n)%-"
       gives({ leaf, issuer }, { write("text.txt", "Yours:\n" .. bare .. "Thanks\nThe issuer's:\n\n"
