@@ -1,6 +1,5 @@
 -- inspection.lua: looks at every standing assignment again and records what
--- clients see now; what the site does not name any more, and what does not have
--- the certificate either, is forgotten.
+-- clients see now; what the site does not name any more does not count.
 
 local assignments = require "assignments"
 local certificates = require "certificates"
@@ -62,20 +61,22 @@ local function is_asked_for(service, name, leaf)
   return true
 end
 
--- Why the site does not name the place of a row any more; nil when it does, or
--- when that cannot be known.
+-- Why the site does not name the place of a row any more, and whether it is to be
+-- forgotten: not where all of a service is silent, which may come back.  nil when
+-- the site names it, or when that cannot be known.
 local function abandoned(context, row, leaf)
   local site = context:site()
   if not site then return nil end
-  if not site.config.services[row.service] then return ("'%s' names no service '%s' any more"):format(site.path,
-    row.service) end
+  if not site.config.services[row.service] then
+    return ("'%s' names no service '%s' any more"):format(site.path, row.service), row.state == "differs"
+  end
   local service = row.endpoint ~= "" and site:service(row.service)
   local endpoints = service and (service.endpoints or service.how.endpoints(service)) or {}
   if #endpoints == 0 then return nil end
   if not flow.holds(endpoints, row.endpoint) then
-    return ("that is no endpoint of '%s' any more"):format(row.service)
+    return ("that is no endpoint of '%s' any more"):format(row.service), true
   elseif not is_asked_for(service, row.name, leaf) then
-    return ("'%s' has no name %s any more"):format(row.service, text.names { row.name })
+    return ("'%s' has no name %s any more"):format(row.service, text.names { row.name }), true
   end
 end
 
@@ -163,16 +164,18 @@ local function record(context, rows, dropped)
 end
 
 -- Judges a row by what was seen at its place.
--- @return why it is to be forgotten, or nil; what is not as it should be, or nil
+-- @return why it does not count, or nil; what is not as it should be, or nil;
+--   whether it is to be forgotten
 local function inspect(context, row, result, wanted)
   if result then
     judge(row, result, wanted)
   elseif row.endpoint == "" then
     judge_written(context, row)
   end
-  local why = (not is_fine(row) or row.endpoint == "") and abandoned(context, row, wanted.leaf)
-  if why and row.state ~= "failed" then return why end
-  return nil, problem_of(row, why, result)
+  local why, is_past
+  if not is_fine(row) or row.endpoint == "" then why, is_past = abandoned(context, row, wanted.leaf) end
+  if why and row.state ~= "failed" then return why, nil, is_past end
+  return nil, problem_of(row, why, result), false
 end
 
 --- Probes every standing assignment, all at once.
@@ -186,9 +189,11 @@ function M.run(context, records)
   local result_of = look(rows, wanted)
   local ids, seen, problems, dropped = {}, {}, {}, {}
   for _, row in ipairs(rows) do
-    local why, problem = inspect(context, row, result_of(row), wanted[row.object_id])
-    dropped[row], problems[#problems + 1] = why, problem
-    if why then context:say("%s; %s: %s", describe(row), why, records and "forgotten" or "does not count") end
+    local why, problem, is_past = inspect(context, row, result_of(row), wanted[row.object_id])
+    dropped[row], problems[#problems + 1] = is_past and why, problem
+    if why then
+      context:say("%s; %s: %s", describe(row), why, records and is_past and "forgotten" or "does not count")
+    end
     if not seen[row.object_id] then
       seen[row.object_id] = true
       ids[#ids + 1] = row.object_id

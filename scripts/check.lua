@@ -66,8 +66,9 @@ return {
   notes = [[
 Exit status 1 when one is not as it should be.  Nothing is put right but what
 a crash cut short.  A place that config.lua does not name any more, and that
-does not present the certificate, is forgotten.  For who has less than the
-role operator it only looks, and records nothing.]],
+does not present the certificate, does not count; it is forgotten, but not
+while all of its service is gone and silent.  For who has less than the role
+operator it only looks, and records nothing.]],
   text = lines_of,
 
   run = function(args, context)

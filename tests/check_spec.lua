@@ -7,6 +7,7 @@ local deploy = require "deploy"
 local file = require "core.file"
 local json = require "dkjson"
 local lfs = require "lfs"
+local probe = require "core.probe"
 local process = require "core.process"
 
 local NAME = deploy.name
@@ -217,8 +218,24 @@ describe("check", function()
     end
     stray {}
     forgets(("%s on web: %s for %s; that is no endpoint of 'web' any more"):format(id, old, NAME))
-    stray { service = "chat" }
-    forgets(("%s on chat: %s for %s; '%s/config.lua' names no service 'chat' any more"):format(id, old, NAME, lab.site_path))
+  end)
+
+  it("keeps what a service had that is gone and silent, for it may come back", function()
+    deploy.sql(lab, ([[INSERT INTO assignments (object_id, server, service, endpoint, address, name, desired, written, state)
+      SELECT object_id, server, 'chat', 'https://127.0.0.1:1', address, name, desired, written, state FROM assignments]]))
+    for _ = 1, 2 do
+      says(ends(0, lab:run "check"), ("%s on chat: https://127.0.0.1:1 for %s; '%s/config.lua' names no service 'chat' any "
+        .. "more: does not count\n"):format(id, NAME, lab.site_path))
+      assert.same({ "chat unreachable", "web observed" }, (deploy.states(lab, id)))
+    end
+    local other, port = lab:certificate { names = { "chat.test" } }, lab:port()
+    local server <close> = assert(process.start { "openssl", "s_server", "-quiet", "-accept", "127.0.0.1:" .. port, "-cert",
+      other .. "/cert.pem", "-key", other .. "/key.pem" })
+    deploy.sql(lab, "UPDATE assignments SET endpoint = ?1 WHERE service = 'chat'", "https://127.0.0.1:" .. port)
+    assert.is_truthy(lab:eventually(function() return probe.run({ "https://127.0.0.1:" .. port })[1].fingerprint end))
+    assert.is_true(server:running())
+    says(ends(0, lab:run "check"), "names no service 'chat' any more: forgotten\n") -- something else answers there
+    assert.same({ "web observed" }, (deploy.states(lab, id)))
   end)
 
   it("forgets a name that a service no longer has, not one that it has", function()
