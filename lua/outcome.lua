@@ -36,9 +36,10 @@ function M.fields(list)
   return array
 end
 
---- Whether Ctrl-C ended what was done: then nothing more is begun.
+--- Whether Ctrl-C ended what was done: then nothing more is begun.  The word alone
+-- may be a server's or a CA's.
 function M.is_interrupted(message)
-  return message ~= nil and message:find("interrupted", 1, true) ~= nil
+  return message ~= nil and (message:find "^interrupted" or message:find "%.lua:%d+: interrupted") ~= nil
 end
 
 return M

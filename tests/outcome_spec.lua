@@ -28,6 +28,8 @@ describe("outcome", function()
     local list = outcome.fields { { id = 1, fields = { "a" } }, { id = 2, fields = { "b" } }, { id = 1, fields = { "c" } } }
     assert.same({ "a", "b" }, { list[1][1], list[2][1] })
     assert.is_true(outcome.is_interrupted "lua/x.lua:3: interrupted; everything is as before")
+    assert.is_true(outcome.is_interrupted "interrupted")
+    assert.is_false(outcome.is_interrupted "the CA refuses: your payment was interrupted")
     assert.is_false(outcome.is_interrupted(nil))
   end)
 end)

@@ -28,8 +28,8 @@ describe("the wizard of new-request", function()
   teardown(function() desk:close() end)
   before_each(function()
     desk:clear()
-    process.run { "rm", "-rf", "--", desk.path .. "/work" }
-    assert(lfs.mkdir(desk.path .. "/work"))
+    process.run { "rm", "-rf", "--", desk.path .. "/cwd" }
+    assert(lfs.mkdir(desk.path .. "/cwd"))
   end)
   after_each(function()
     if terminal then terminal:close() end
@@ -42,7 +42,7 @@ describe("the wizard of new-request", function()
     if site then desk:write("site/config.lua", site) end
     local words = { Desk.program, "--site", desk.site, "--state", desk.state, "new-request", ... }
     for i, word in ipairs(words) do words[i] = "'" .. word .. "'" end
-    terminal = Terminal.new({ "sh", "-c", ("cd '%s/work' && stty cols 80 && exec %s"):format(desk.path,
+    terminal = Terminal.new({ "sh", "-c", ("cd '%s/cwd' && stty cols 80 && exec %s"):format(desk.path,
       table.concat(words, " ")) }, { columns = 250, rows = 50, env = { NO_COLOR = "1" } })
   end
 
@@ -96,7 +96,7 @@ describe("the wizard of new-request", function()
       assert(lfs.link(Desk.program, folder .. "/certwright", true))
     end
     command = command:gsub(" +\n", "\n"):gsub("\n$", "")
-    local result = assert(process.run({ "sh", "-c", ("cd '%s/work' && PATH='%s':$PATH && %s %s"):format(desk.path, folder,
+    local result = assert(process.run({ "sh", "-c", ("cd '%s/cwd' && PATH='%s':$PATH && %s %s"):format(desk.path, folder,
       command, table.concat({ ... }, " ")) }, { timeout = 30 }))
     assert.equal(0, result.status, command .. "\n" .. result.stderr)
     return json.decode(result.stdout, 1, json.null), command
@@ -136,7 +136,7 @@ describe("the wizard of new-request", function()
     assert.same(NAMES, object.domains)
     assert.equal("mail.contoso.com", object.friendly_name)
     assert.equal("CN=mail.contoso.com,OU=Mail,O=Contoso,C=US", object.subject)
-    assert.equal(desk:read(object.request_file), desk:read(desk.path .. "/work/mail.contoso.com.csr"))
+    assert.equal(desk:read(object.request_file), desk:read(desk.path .. "/cwd/mail.contoso.com.csr"))
     screen = terminal:screen()
     assert.is_truthy(screen:find("\nCompletion (page 7 of 7)\nrequest 1 'mail.contoso.com' for mail.contoso.com, ", 1, true))
     assert.is_truthy(screen:find "\nnext:\n  certwright %-%-site .- submit%-request 1\n")
@@ -155,7 +155,7 @@ describe("the wizard of new-request", function()
     assert.equal("it's \"friendly\" -- $HOME *", object.friendly_name)
     assert.equal("rsa:2048", object.key)
     assert.is_true(object.exportable)
-    local request = desk:request(desk:read(desk.path .. "/work/it's here.csr"))
+    local request = desk:request(desk:read(desk.path .. "/cwd/it's here.csr"))
     assert.equal([[CN=shop.fabrikam.com,O=O'Brien & Söhne \\ \"GmbH\" `x` $(y),L=-x,ST=--json,C=DE]], request.subject)
     assert.same({ "DNS:shop.fabrikam.com", "DNS:imap.contoso.com", "IP Address:192.0.2.7" }, request.names)
   end)
@@ -169,7 +169,7 @@ describe("the wizard of new-request", function()
     assert.equal(1, terminal:ended())
     terminal:close()
     desk:clear()
-    os.remove(desk.path .. "/work/mail.contoso.com.csr")
+    os.remove(desk.path .. "/cwd/mail.contoso.com.csr")
     start(SITE)
     to_summary()
     terminal:type "\n"
@@ -234,7 +234,7 @@ describe("the wizard of new-request", function()
   it("asks again after wrong answers, and says why", function()
     desk:write("site/config.lua", SITE)
     desk:done("new-request", "--name", "taken", "--domain", "a.test")
-    desk:write("work/there.csr", "x")
+    desk:write("cwd/there.csr", "x")
     start()
     answer(FRIENDLY, "taken", FRIENDLY, "7", FRIENDLY, "a/b", FRIENDLY, "", ROOT, "a b", ROOT, "192.0.2.1", ROOT, "", WILDCARD, "maybe",
       WILDCARD, "", ROW, "99", ROW, "0", ROW, "empty", ROW, "skip x", ROW, "what?", ROW, "8", "IMAP, internal names [none]:", "a b_c",
@@ -369,7 +369,7 @@ describe("the wizard of new-request", function()
       assert.equal(1, terminal:ended())
       assert.is_truthy(terminal:screen():find("\ncertwright: abandoned: nothing was changed\n", 1, true))
       assert.is_nil(lfs.attributes(desk.state))
-      for name in lfs.dir(desk.path .. "/work") do assert.is_truthy(name:find "^%.+$", name) end
+      for name in lfs.dir(desk.path .. "/cwd") do assert.is_truthy(name:find "^%.+$", name) end
     end)
   end
 
@@ -417,7 +417,7 @@ describe("the wizard of new-request", function()
   it("writes no escapes with NO_COLOR, and none but bold titles without", function()
     desk:write("site/config.lua", SITE)
     local function raw(variable)
-      local result = assert(process.run({ "script", "-qec", ("cd '%s/work'; stty cols 80; TERM=xterm %s exec %s --site %s --state %s new-request")
+      local result = assert(process.run({ "script", "-qec", ("cd '%s/cwd'; stty cols 80; TERM=xterm %s exec %s --site %s --state %s new-request")
         :format(desk.path, variable, Desk.program, desk.site, desk.state), "/dev/null" }, { timeout = 60, stdin = ("\n"):rep(11) .. "n\n" }))
       assert.is_truthy(result.stdout:find("abandoned: nothing was changed", 1, true), result.stdout)
       return result.stdout
@@ -482,7 +482,7 @@ describe("the wizard of new-request", function()
       "Certificate request file [my.csr]:", "")
     local object = made_as_pasted(answer(MAKE))
     assert.same({ "given", "CN=*.fabrikam.com,OU=Mail,O=Fabrikam,C=US" }, { object.friendly_name, object.subject })
-    assert.is_truthy(lfs.attributes(desk.path .. "/work/my.csr"))
+    assert.is_truthy(lfs.attributes(desk.path .. "/cwd/my.csr"))
   end)
 
   it("changes nothing in a dry run", function()
