@@ -372,7 +372,7 @@ int luaopen_core_cert(lua_State *L);
 int luaopen_core_file(lua_State *L);
 int luaopen_core_generation(lua_State *L);
 int luaopen_core_host(lua_State *L);
-int luaopen_core_http(lua_State *L); /* these two of a shared object */
+int luaopen_core_http(lua_State *L); /* of a shared object, as in main.c */
 int luaopen_core_idna(lua_State *L);
 int luaopen_core_interrupt(lua_State *L);
 int luaopen_core_key(lua_State *L);

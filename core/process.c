@@ -209,6 +209,10 @@ static int l_run(lua_State *L) {
     error = attend(p, command.limit);
   if (error == 0) {
     reap(p, TRACER_TIMEOUT); /* what it left behind goes on */
+    if (p->pidfd >= 0)
+      error = ECHILD; /* who traces it keeps its status */
+  }
+  if (error == 0) {
     push_status(L, p);
     for (i = 0; i < 2; i++) {
       lua_pushlstring(L, p->outputs[i].bytes, p->outputs[i].length);
@@ -287,6 +291,9 @@ static int l_wait(lua_State *L) {
   if (!ended(p, check_deadline(L, 2, PROCESS_LONGEST)))
     return core_fail(L, "timeout", "process %d has not ended", (int)p->pid);
   reap(p, TRACER_TIMEOUT);
+  if (p->pidfd >= 0)
+    return core_fail(L, "timeout", "process %d is held by who traces it",
+                     (int)p->pid);
   push_status(L, p);
   return 1;
 }

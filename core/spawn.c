@@ -296,6 +296,10 @@ int process_fail(lua_State *L, const struct process_command *command,
   if (error == EFBIG)
     return core_fail(L, "limit", "'%s' was killed: over %d bytes of output",
                      program, (int)command->limit);
+  if (error == ECHILD)
+    return core_fail(L, "busy",
+                     "cannot tell how '%s' ended: another process traces it",
+                     program);
   if (p->step == STEP_BECOME)
     return core_fail(L, error == EPERM ? "denied" : "io",
                      "cannot run '%s' as another user: %s", program,

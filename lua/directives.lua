@@ -2,12 +2,10 @@
 -- blocks, includes with patterns.  It knows no directive but `include`, changes
 -- nothing, and does not say whether a server would accept what it reads.
 
-local file = require "core.file"
+local includes = require "includes"
 local paths = require "paths"
 
 local M = {}
-
-local DEPTH = 20 -- of includes
 
 local escapes = { t = "\t", r = "\r", n = "\n", ['"'] = '"', ["'"] = "'", ["\\"] = "\\" }
 
@@ -106,18 +104,6 @@ local function tokens(text)
   end
 end
 
--- The text of a file that lies so many includes deep.
-local function text_of(path, depth)
-  if depth > DEPTH then
-    return nil, ("cannot read '%s': includes nested more than %d deep"):format(path, DEPTH), "limit"
-  end
-  local text, message, code = file.read(path)
-  if text and text:find("\0", 1, true) then
-    return nil, ("cannot read '%s': it holds a NUL"):format(path), "parse"
-  end
-  return text, message, code
-end
-
 local read
 
 -- Reads what an include names into list, after the include itself.
@@ -139,7 +125,7 @@ end
 
 -- Reads a file's directives into list.
 function read(reader, list, path, depth)
-  local text, message, code = text_of(path, depth)
+  local text, message, code = includes.text(path, depth)
   if not text then
     return nil, message, code
   end

@@ -2,12 +2,10 @@
 -- line each, comments, includes with patterns.  It knows no setting, changes
 -- nothing, and does not say whether a server would accept what it reads.
 
-local file = require "core.file"
+local includes = require "includes"
 local paths = require "paths"
 
 local M = {}
-
-local DEPTH = 20 -- of includes
 
 -- A line without its comment, which a quote may hold, and outer blanks.
 local function strip(line)
@@ -45,18 +43,6 @@ local function value_of(reader, value, path)
   return (value:gsub("%$([%w_]+)", scope_of(reader, "")))
 end
 
--- The text of a file that lies so many includes deep.
-local function text_of(path, depth)
-  if depth > DEPTH then
-    return nil, ("cannot read '%s': includes nested more than %d deep"):format(path, DEPTH), "limit"
-  end
-  local text, message, code = file.read(path)
-  if text and text:find("\0", 1, true) then
-    return nil, ("cannot read '%s': it holds a NUL"):format(path), "parse"
-  end
-  return text, message, code
-end
-
 local read
 
 local function include(reader, scope, pattern, optional, path, depth)
@@ -82,7 +68,7 @@ local function include(reader, scope, pattern, optional, path, depth)
 end
 
 function read(reader, scope, path, depth)
-  local text, message, code = text_of(path, depth)
+  local text, message, code = includes.text(path, depth)
   if not text then
     return nil, message, code
   end
